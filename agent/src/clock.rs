@@ -1,0 +1,28 @@
+//! The only file that asks what time it is; everybody else receives a moment as a parameter.
+
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+/// Time since boot, suspend included (`CLOCK_BOOTTIME`, clock_gettime(2)): wall-clock jumps don't move it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct BootTime(pub Duration);
+
+/// The wall clock.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// The boot-time clock; zero where the kernel has none, which makes every deadline pass late rather than early.
+#[must_use]
+pub fn since_boot() -> BootTime {
+    BootTime(
+        clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map(Duration::from)
+            .unwrap_or_default(),
+    )
+}
