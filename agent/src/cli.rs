@@ -1,1 +1,8 @@
-//! Not written.
+//! What people type.
+use std::process::ExitCode;
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,2 +1,7 @@
-//! .
-fn main() {}
+//! `aizen`: all that runs on the device, in one program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aizen_agent::cli::main()
+}
