@@ -212,7 +212,7 @@ impl Cloud {
         wait::until("an approval to be asked for", within, pending)
     }
 
-    /// Waits until a case with this cause is in this state.
+    /// Waits until a case with this cause is in this state (`*` for any).
     ///
     /// # Errors
     /// If there is none within the time.

@@ -272,6 +272,17 @@ impl Device {
         })
     }
 
+    /// What a value of this device is called upstream.
+    ///
+    /// # Errors
+    /// If `aizen sanitize` fails.
+    pub fn pseudonym(&self, value: &str) -> Result<String> {
+        let file = self.folder.join("value.txt");
+        fs::write(&file, value)?;
+        let answer = shell::run(&mut self.aizen(&["sanitize", text(&file)?])?)?;
+        Ok(answer.trim().to_owned())
+    }
+
     /// What the device's programs said.
     #[must_use]
     pub fn said(&self) -> String {

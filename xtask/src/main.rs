@@ -1,2 +1,68 @@
-//! .
-fn main() {}
+//! The developer's commands: `cargo xtask demo | test | check | bench`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build;
+mod demo;
+mod test;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    arg_required_else_help = true
+)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole loop on real faults, in a network lab on this machine
+    Demo(demo::DemoArgs),
+    /// Every test; installs the Debian packages that they need
+    Test(test::TestArgs),
+    /// Format and lints, as CI runs them
+    Check,
+    /// Measure against peers, in one run; prints the README's table
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Check => check(),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(
+                clippy::print_stderr,
+                reason = "a developer's command speaks on the terminal"
+            )]
+            {
+                eprintln!("xtask: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check() -> Result<()> {
+    build::cargo(&["fmt", "--check"])?;
+    build::cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}

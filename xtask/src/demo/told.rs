@@ -1,0 +1,82 @@
+//! How the demo speaks: one line a step, with the seconds since its story began.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use harness::wait;
+
+pub(crate) struct Told {
+    began: Instant,
+    colour: bool,
+}
+
+impl Told {
+    pub(crate) fn new() -> Self {
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self {
+            began: Instant::now(),
+            colour,
+        }
+    }
+
+    /// A heading; the clock starts anew.
+    pub(crate) fn title(&mut self, title: &str) {
+        self.began = Instant::now();
+        let (bold, plain) = if self.colour {
+            ("\x1b[1m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        self.say(&format!("\n{bold}{title}{plain}"));
+    }
+
+    /// Something happened.
+    pub(crate) fn step(&mut self, who: &str, what: &str) {
+        let (dim, plain) = if self.colour {
+            ("\x1b[2m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        self.say(&format!(
+            "{dim}{:7.1} s{plain}  {who:<8} {what}",
+            self.began.elapsed().as_secs_f64()
+        ));
+    }
+
+    /// Lines that belong to the step before.
+    pub(crate) fn text(&mut self, text: &str) {
+        for line in text.lines() {
+            self.say(&format!("                     {line}"));
+        }
+    }
+
+    /// Seconds since the title.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// Asks the person at the terminal.
+    pub(crate) fn ask(&mut self, question: &str, yes: bool) -> Result<()> {
+        if yes {
+            self.step("person", &format!("{question} yes (--yes)"));
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            bail!("{question} There is no terminal to ask on: say --yes");
+        }
+        write!(io::stdout(), "\n  {question} [y/N] ")?;
+        io::stdout().flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        if wait::interrupted() || !matches!(answer.trim(), "y" | "Y" | "yes") {
+            bail!("not approved, so nothing was changed");
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, line: &str) {
+        // With standard output closed there is nobody to tell; the lab still cleans up.
+        writeln!(io::stdout(), "{line}").ok();
+    }
+}
