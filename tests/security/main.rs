@@ -1,6 +1,9 @@
 //! Promises about hostile input and private values, each under a test that bears its name.
 
-#![expect(clippy::unwrap_used, reason = "where a test can't go on, it has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "where a test can't go on, it has failed"
+)]
 
 mod parsing;
 mod signatures;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use harness::cloud::text;
 use harness::lab::{GATEWAY, LAN_HOST};
+use harness::world::World;
 use harness::{shell, wait};
 use serde_json::json;
 
-use super::World;
-use super::repaired::{all, follow, word};
+use super::repaired::{follow, word};
 use super::told::Told;
 
 pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> {
@@ -35,7 +35,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
     let approval = world
         .cloud
         .pending_approval(Duration::from_secs(60))
-        .with_context(|| all(world))?;
+        .with_context(|| world.said())?;
     let id = word(&approval["id"]).to_owned();
     told.step("device", "rehearsed it; the shadow has no fault to find:");
     told.text(&shell::run(
@@ -52,7 +52,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         let route = world.lab.device.ip("route show default").ok()?;
         route.contains(LAN_HOST).then_some(())
     })
-    .with_context(|| all(world))?;
+    .with_context(|| world.said())?;
     told.step(
         "device",
         &format!("default route is via {LAN_HOST}: the uplink is gone, nobody can confirm"),
@@ -61,11 +61,11 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         let route = world.lab.device.ip("route show default").ok()?;
         route.contains(GATEWAY).then_some(())
     })
-    .with_context(|| all(world))?;
+    .with_context(|| world.said())?;
     told.step("device", "rolled itself back, alone");
     let case = follow(world, told, &case)?;
     if case["state"] != "rolled_back" {
-        bail!("the case is {}\n{}", case["state"], all(world));
+        bail!("the case is {}\n{}", case["state"], world.said());
     }
     let after = world.device.state_of_network()?;
     if after != before {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use harness::fault::Fault;
 use harness::lab::{DNS1, OTHER_NAME};
+use harness::world::World;
 use harness::{shell, wait};
 use serde_json::Value;
 
-use super::World;
 use super::told::Told;
 
 pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
     let case = world
         .cloud
         .case("resolver_dead", "*", Duration::from_secs(60))
-        .with_context(|| all(world))?;
+        .with_context(|| world.said())?;
     told.step(
         "cloud",
         &format!("case {}: {}", word(&case["id"]), word(&case["summary"])),
@@ -40,7 +40,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
     let approval = world
         .cloud
         .pending_approval(Duration::from_secs(60))
-        .with_context(|| all(world))?;
+        .with_context(|| world.said())?;
     let id = word(&approval["id"]).to_owned();
     told.step(
         "device",
@@ -62,7 +62,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
     let case = follow(world, told, word(&case["id"]))?;
     told.step("cloud", &format!("case is {}", word(&case["state"])));
     if case["state"] != "resolved" || !resolves(world) {
-        bail!("the repair did not hold\n{}", all(world));
+        bail!("the repair did not hold\n{}", world.said());
     }
     told.step(
         "device",
@@ -94,7 +94,7 @@ pub(crate) fn follow(world: &World, told: &mut Told, id: &str) -> Result<Value> 
         );
         settled.then_some(case)
     })
-    .with_context(|| all(world))
+    .with_context(|| world.said())
 }
 
 fn show_evidence(told: &mut Told, case: &Value) {
@@ -120,13 +120,4 @@ fn resolves(world: &World) -> bool {
 
 pub(crate) fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
-}
-
-/// What all programs said, for a story that went wrong.
-pub(crate) fn all(world: &World) -> String {
-    format!(
-        "{}== orchestrator.log\n{}",
-        world.device.said(),
-        world.cloud.said()
-    )
 }
