@@ -81,6 +81,14 @@ impl Cloud {
     /// # Errors
     /// If it does not serve within ten seconds.
     pub fn serve(&mut self, netns: &Netns) -> Result<()> {
+        self.serve_at(netns, PORT)
+    }
+
+    /// The same at another port.
+    ///
+    /// # Errors
+    /// If it does not serve within ten seconds.
+    pub fn serve_at(&mut self, netns: &Netns, port: u16) -> Result<()> {
         let mut command = netns.command(text(&binaries::orchestrator()?)?);
         command
             .args([
@@ -90,7 +98,7 @@ impl Cloud {
                 "--trust",
                 text(&self.trust())?,
             ])
-            .args(["--listen", &format!("0.0.0.0:{PORT}")])
+            .args(["--listen", &format!("0.0.0.0:{port}")])
             .env("RUST_LOG", "info");
         let mut serve = Program::start(
             "aizen-orchestrator",
@@ -99,7 +107,7 @@ impl Cloud {
         )?;
         let ready = || {
             shell::run(netns.command("cat").arg("/proc/net/tcp"))
-                .is_ok_and(|t| t.contains(&format!(":{PORT:04X} ")))
+                .is_ok_and(|t| t.contains(&format!(":{port:04X} ")))
         };
         serve.wait_ready(Duration::from_secs(10), ready)?;
         self.serve = Some(serve);

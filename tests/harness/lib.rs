@@ -11,5 +11,6 @@ pub mod package;
 pub mod packages;
 pub mod program;
 pub mod shell;
+pub mod tap;
 pub mod wait;
 pub mod world;

@@ -6,4 +6,5 @@
 )]
 
 mod parsing;
+mod private_values;
 mod signatures;
