@@ -25,6 +25,7 @@ pub struct Device {
     executor: Option<Program>,
     netns: String,
     folder: PathBuf,
+    program: PathBuf,
 }
 
 impl Device {
@@ -38,6 +39,7 @@ impl Device {
             executor: None,
             netns: lab.device.name().to_owned(),
             folder: lab.folder().join("device"),
+            program: binaries::aizen()?,
         };
         for folder in ["etc/aizen", "state", "run"] {
             fs::create_dir_all(device.folder.join(folder))?;
@@ -46,6 +48,11 @@ impl Device {
         device.write_config("")?;
         device.write_policy(POLICY)?;
         Ok(device)
+    }
+
+    /// Takes another build of the device's program.
+    pub fn use_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
     }
 
     fn furnish_etc(&self) -> Result<()> {
@@ -141,7 +148,7 @@ impl Device {
     /// # Errors
     /// If the program is not built.
     pub fn aizen(&self, words: &[&str]) -> Result<Command> {
-        let mut command = self.command(text(&binaries::aizen()?)?);
+        let mut command = self.command(text(&self.program)?);
         command.args(words);
         Ok(command)
     }
@@ -192,7 +199,7 @@ impl Device {
     /// # Errors
     /// If it does not listen within ten seconds.
     pub fn start_executor(&mut self) -> Result<()> {
-        let mut command = self.command(text(&binaries::aizen()?)?);
+        let mut command = self.command(text(&self.program)?);
         command
             .args(["executor", "--listen"])
             .env("RUST_LOG", "info");
@@ -226,7 +233,7 @@ impl Device {
             "--bounding-set=-all",
             "--no-new-privs",
         ];
-        let mut command = self.command_as(&unprivileged, text(&binaries::aizen()?)?);
+        let mut command = self.command_as(&unprivileged, text(&self.program)?);
         command.arg("daemon").env("RUST_LOG", "info");
         shell::run(Command::new("chown").arg(USER).arg(self.run_folder()))?;
         let socket = self.run_folder().join("daemon.sock");
@@ -259,6 +266,19 @@ impl Device {
     /// If it was not started.
     pub fn daemon(&mut self) -> Result<&mut Program> {
         self.daemon.as_mut().context("the daemon was not started")
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        Ok(self
+            .daemon
+            .as_ref()
+            .context("the daemon was not started")?
+            .pid()
+            .as_raw())
     }
 
     /// Waits until the uplink is connected.

@@ -1,5 +1,6 @@
 //! The whole world of a story: network, cloud and device, running, enrolled and found healthy.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -29,6 +30,14 @@ impl World {
     /// # Errors
     /// If a part does not come up; with what the programs said.
     pub fn start(say: &mut dyn FnMut(&str, &str)) -> Result<Self> {
+        Self::start_with(None, say)
+    }
+
+    /// The same with another build of the device's program.
+    ///
+    /// # Errors
+    /// If a part does not come up; with what the programs said.
+    pub fn start_with(program: Option<&Path>, say: &mut dyn FnMut(&str, &str)) -> Result<Self> {
         say(
             "lab",
             "six network namespaces: device, LAN host, provider, two resolvers, cloud",
@@ -40,6 +49,9 @@ impl World {
         );
         let cloud = Cloud::start(&lab)?;
         let mut device = Device::new(&lab)?;
+        if let Some(program) = program {
+            device.use_program(program);
+        }
         device.enroll(&cloud)?;
         say(
             "device",

@@ -1,10 +1,75 @@
-//! `cargo xtask bench`.
-use anyhow::Result;
+//! `cargo xtask bench`: the product beside its peers, in one run on one machine. Ratios count; the machine is noisy.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 use clap::Args;
+use harness::packages;
+
+use crate::build;
+
+mod footprint;
+mod loop_time;
+mod sandbox_start;
 
 #[derive(Args)]
-pub(crate) struct BenchArgs {}
+pub(crate) struct BenchArgs {
+    /// Only this part
+    #[arg(long, value_parser = ["footprint", "sandbox", "loop"])]
+    only: Option<String>,
+}
 
-pub(crate) fn run(_args: &BenchArgs) -> Result<()> {
+const PEERS: &[(&str, &str)] = &[
+    ("bwrap", "bubblewrap"),
+    ("collectd", "collectd-core"),
+    ("prometheus-node-exporter", "prometheus-node-exporter"),
+];
+
+/// Prints the table of the README.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    let mut say = |line: &str| print(&format!("<!-- {line} -->"));
+    packages::ensure(&mut say)?;
+    packages::ensure_all(PEERS, &mut say)?;
+    build::programs()?;
+    build::cargo(&[
+        "build",
+        "--quiet",
+        "--profile",
+        "device",
+        "-p",
+        "aizen-agent",
+    ])?;
+    let device = device_program()?;
+    print("| what | this product | peer | ratio |\n| --- | --- | --- | --- |");
+    let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
+    if wanted("footprint") {
+        print(&footprint::rows(&device)?);
+    }
+    if wanted("sandbox") {
+        print(&sandbox_start::rows(&device)?);
+    }
+    if wanted("loop") {
+        print(&loop_time::rows()?);
+    }
     Ok(())
+}
+
+/// The program as it ships: `target/device/aizen`, beside this profile's folder.
+fn device_program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .context("this program lies in target/PROFILE")?;
+    let program = target.join("device").join("aizen");
+    program
+        .exists()
+        .then_some(program)
+        .context("cargo build --profile device made no program")
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    // With standard output closed there is nobody to tell.
+    writeln!(std::io::stdout(), "{}", text.trim_end()).ok();
 }
