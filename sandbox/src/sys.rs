@@ -1,0 +1,81 @@
+//! Every `unsafe` block of the workspace, each behind a function that is safe to call.
+
+#![expect(
+    unsafe_code,
+    reason = "fork, placing descriptors by number and ending without destructors have no safe form"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::ForkResult;
+
+/// Splits the process in two; refuses with EBUSY if it has a second thread.
+pub(crate) fn fork() -> io::Result<ForkResult> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: the process has one thread (counted above, and only this thread could start another), so the child
+    // finds no lock held by a thread that it doesn't have.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Makes `target` a copy of `source` that survives an exec, closing what `target` was.
+pub(crate) fn place(source: impl AsFd, target: RawFd) -> io::Result<()> {
+    let source = source.as_fd().as_raw_fd();
+    if source == target {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: dup2 touches the descriptor table alone; callers own the low numbers that they place at, which no
+    // Rust object holds (the helper moves everything that it owns above `FIRST_FREE` first).
+    if unsafe { libc::dup2(source, target) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The descriptor that was placed at `number`.
+pub(crate) fn placed(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: callers ask for what they placed themselves and never close it.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Closes a descriptor by its number; that it wasn't open is no error.
+pub(crate) fn close(number: RawFd) {
+    // SAFETY: close touches the descriptor table alone; callers close numbers that no Rust object owns.
+    unsafe { libc::close(number) };
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
+    let last = libc::c_uint::MAX;
+    // SAFETY: close_range touches the descriptor table alone. Objects that owned one of these numbers are never
+    // used or dropped again: callers go on to exec or `_exit`, or call this before any object exists.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if closed == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.9.
+    let listed: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in listed.into_iter().filter(|number| *number >= first) {
+        close(number);
+    }
+    Ok(())
+}
+
+/// Ends the process at once: no destructors, no buffers, which belong to the process that was forked from.
+pub(crate) fn exit(status: i32) -> ! {
+    // SAFETY: _exit doesn't return and touches no memory.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives a signal its default action: Rust programs start with SIGPIPE ignored, and what is ignored stays so after
+/// an exec.
+pub(crate) fn default_action(signal: Signal) -> io::Result<()> {
+    // SAFETY: the default action runs no code of this process.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    Ok(())
+}
