@@ -1,0 +1,183 @@
+//! The built-in expert: rules without a model, the same answer for the same evidence.
+//!
+//! The families are asked from the cable upwards. A fault in a lower layer explains the symptoms above it that rest on
+//! the same link or the same way out; those become its consequences instead of findings of their own.
+
+use std::collections::BTreeSet;
+
+use aizen_protocol::finding::{Evidence, Finding, Health, Severity, Verdict};
+use aizen_protocol::private::Text;
+use aizen_protocol::record::Gap;
+use jiff::Timestamp;
+
+use crate::case::{Case, View};
+
+mod clock;
+mod disk;
+mod draft;
+mod duplicate;
+mod forwarding;
+mod gateway;
+mod layer;
+mod link;
+mod mtu;
+mod question;
+mod reach;
+mod resolver;
+mod route;
+mod unit;
+mod upstream;
+
+use draft::{Draft, Examined};
+
+/// Names the faults of a device, or says that none was found.
+#[must_use]
+pub fn analyze(case: &Case) -> Verdict {
+    let Some(view) = case
+        .passes()
+        .checked_sub(1)
+        .and_then(|last| case.view(last))
+    else {
+        return Verdict {
+            health: Health::Unknown,
+            at: Timestamp::UNIX_EPOCH,
+            findings: Vec::new(),
+            ruled_out: Vec::new(),
+            unseen: vec![Gap {
+                collector: "round".into(),
+                reason: "no complete round of evidence".into(),
+            }],
+        };
+    };
+    let (roots, well) = judge(&view);
+    let mut findings: Vec<Finding> = roots
+        .into_iter()
+        .map(|draft| {
+            let since = since(case, &draft, newest(&view));
+            draft.into_finding(since)
+        })
+        .collect();
+    // Stable: within one severity the lower layer stays first.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Verdict {
+        health: health(&view, &findings),
+        at: newest(&view),
+        findings,
+        ruled_out: well.into_iter().map(Text).collect(),
+        unseen: unseen(&view),
+    }
+}
+
+/// Root causes at the end of one pass, the lowest layer first, and what was found well.
+fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
+    const FAMILIES: [fn(&View<'_>) -> Examined; 10] = [
+        link::examine,
+        duplicate::examine,
+        gateway::examine,
+        route::examine,
+        upstream::examine,
+        forwarding::examine,
+        mtu::examine,
+        resolver::examine,
+        clock::examine,
+        disk::examine,
+    ];
+    let mut drafts = Vec::new();
+    let mut well = Vec::new();
+    for examine in FAMILIES {
+        let examined = examine(view);
+        drafts.extend(examined.drafts);
+        well.extend(examined.well);
+    }
+    (layer::roots(drafts), well)
+}
+
+/// The first reading of the unbroken run of passes in which this fault holds. A pass that lacks one of the collectors
+/// it rests on neither holds nor breaks the run.
+fn since(case: &Case, draft: &Draft, now: Timestamp) -> Timestamp {
+    let mut first = draft.first_reading().unwrap_or(now);
+    for view in (0..case.passes().saturating_sub(1))
+        .rev()
+        .filter_map(|index| case.view(index))
+    {
+        if !draft.sources().all(|source| view.now().has(source)) {
+            continue;
+        }
+        let (roots, _) = judge(&view);
+        match roots.iter().find(|older| older.is_same_fault(draft)) {
+            // Rounds are in order even where the clock was set back: the older one's time counts as it stands.
+            Some(older) => first = older.first_reading().unwrap_or(first),
+            None => break,
+        }
+    }
+    first
+}
+
+fn newest(view: &View<'_>) -> Timestamp {
+    view.now().ended.at
+}
+
+/// Healthy is said only if enough was seen to say it: the kernel's own state, and something that was tried.
+fn health(view: &View<'_>, findings: &[Finding]) -> Health {
+    let now = view.now();
+    let kernel = now.links.is_some() && now.addresses.is_some() && now.routes.is_some();
+    let tried = now.reach.is_some() || now.dns.is_some();
+    match findings.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Critical) => Health::Critical,
+        Some(Severity::Warning) => Health::Warning,
+        None if kernel && tried => Health::Healthy,
+        None => Health::Unknown,
+    }
+}
+
+/// The gaps that the device reports, the collectors that gave neither a record nor a reason, and records that were lost
+/// on the device.
+fn unseen(view: &View<'_>) -> Vec<Gap> {
+    const RULES_REST_ON: [&str; 11] = [
+        "links",
+        "addresses",
+        "routes",
+        "neighbours",
+        "forwarding",
+        "resolvers",
+        "dns",
+        "reach",
+        "path_mtu",
+        "duplicates",
+        "host",
+    ];
+    let now = view.now();
+    let mut gaps = now.ended.value.gaps.clone();
+    let told: BTreeSet<String> = gaps.iter().map(|gap| gap.collector.clone()).collect();
+    for collector in RULES_REST_ON {
+        if !now.has(collector) && !told.contains(collector) {
+            gaps.push(Gap {
+                collector: collector.into(),
+                reason: "no record in this round".into(),
+            });
+        }
+    }
+    let before = view.this_boot().next().map(|pass| pass.ended.value.dropped);
+    let lost = before.map_or(0, |before| now.ended.value.dropped.saturating_sub(before));
+    if lost > 0 {
+        gaps.push(Gap {
+            collector: "round".into(),
+            reason: Text(format!(
+                "{lost} records were dropped on the device since the round before"
+            )),
+        });
+    }
+    gaps
+}
+
+/// A fact for a list of evidence.
+fn evidence(source: &str, at: Timestamp, fact: String) -> Evidence {
+    Evidence {
+        source: source.to_owned(),
+        at,
+        fact: Text(fact),
+    }
+}
+
+#[cfg(test)]
+mod tests;
