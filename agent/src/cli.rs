@@ -1,8 +1,143 @@
-//! What people type.
+//! What people type: argv to a subcommand, an error to an exit code.
+//!
+//! Programs that are not for people hide here too: the sandbox's child side, the `change` command inside a sandbox
+//! and the rehearsal's shadow are this same file under another name or a hidden word.
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The program.
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+mod apply;
+pub mod change;
+mod changes;
+pub mod diagnose;
+mod enroll;
+mod exit;
+mod sandbox;
+mod serve;
+mod show;
+mod status;
+mod text;
+
+/// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
+#[derive(Debug, Parser)]
+#[command(name = "aizen", version, arg_required_else_help = true, max_term_width = 110)]
+struct Aizen {
+    /// Configuration file [default: /etc/aizen/aizen.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find out what is wrong with this device's network
+    #[command(after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell")]
+    Diagnose(diagnose::DiagnoseArgs),
+    /// Daemon, uplink, spool, trust, isolation and the pending change
+    Status,
+    /// Enrol this device with a one-time token (as root)
+    #[command(after_help = "Example: aizen enroll --server https://cloud.example.org:8443 --token eyJ…")]
+    Enroll(enroll::EnrollArgs),
+    /// The way to the orchestrator
+    #[command(subcommand)]
+    Uplink(status::UplinkCommand),
+    /// Check a signed package, and say which check failed; runs nothing
+    Verify(apply::FileArgs),
+    /// Run a signed package in a shadow of this device, and show its effect
+    Rehearse(apply::FileArgs),
+    /// Verify, rehearse, ask, execute, confirm or roll back: on the spot, without an uplink
+    #[command(after_help = "Example: aizen apply repair.json\nExit: 0 confirmed, 4 refused, 5 rolled back, 6 rollback incomplete")]
+    Apply(apply::ApplyArgs),
+    /// The changes of this device
+    #[command(subcommand)]
+    Changes(changes::ChangesCommand),
+    /// What this kernel's sandbox gives; run a program in it
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
+    /// Replace private values in a text by pseudonyms, as they would leave this device
+    Sanitize(text::SanitizeArgs),
+    /// No changes from anybody until resumed
+    Pause,
+    /// Changes again
+    Resume,
+    /// The unprivileged side: collect, sanitize, stream (started by the service manager)
+    Daemon,
+    /// The privileged side: verify, execute, roll back (started by its socket)
+    Executor(serve::ExecutorArgs),
+    /// Undo what a crash or power cut left open, before the network comes up (started early in boot)
+    Recover,
+}
+
+/// Runs the program that argv names.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    aizen_sandbox::enter_if_asked();
+    let mut words = std::env::args_os();
+    let name = words.next().map(PathBuf::from).unwrap_or_default();
+    if name.file_name().is_some_and(|n| n == "change") {
+        return change::main(std::env::args_os().skip(1));
+    }
+    if words.next().is_some_and(|word| word == crate::rehearse::SHADOW_WORD) {
+        crate::rehearse::shadow_main();
+    }
+    let aizen = Aizen::try_parse().unwrap_or_else(|error| {
+        // clap's own exit code 2 for wrong usage and 0 for help are the ones promised.
+        error.exit()
+    });
+    match run(aizen) {
+        Ok(code) => code,
+        Err(error) => exit::complain(&error),
+    }
+}
+
+fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
+    let config = Config::load(aizen.config.as_deref())?;
+    let json = aizen.json;
+    match aizen.command {
+        Command::Daemon => return serve::daemon(config),
+        Command::Executor(args) => return serve::executor(&config, &args),
+        Command::Recover => return serve::recover(&config),
+        Command::Sandbox(command) => return sandbox::run(command, json),
+        Command::Sanitize(args) => return text::sanitize(&args, &config),
+        Command::Diagnose(_)
+        | Command::Status
+        | Command::Enroll(_)
+        | Command::Uplink(_)
+        | Command::Verify(_)
+        | Command::Rehearse(_)
+        | Command::Apply(_)
+        | Command::Changes(_)
+        | Command::Pause
+        | Command::Resume => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ask(aizen.command, json, &config))
+}
+
+async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Diagnose(args) => {
+            diagnose::run(args, json, crate::collect::Settings::from(config), &mut std::io::stdout().lock()).await
+        }
+        Command::Status => status::status(config, json).await,
+        Command::Enroll(args) => enroll::enroll(args, config, json).await,
+        Command::Uplink(command) => status::uplink(&command, config).await,
+        Command::Verify(args) => apply::verify(&args, config, json).await,
+        Command::Rehearse(args) => apply::rehearse(&args, config, json).await,
+        Command::Apply(args) => apply::apply(&args, config, json).await,
+        Command::Changes(command) => changes::run(command, config, json).await,
+        Command::Pause => status::pause(config).await,
+        Command::Resume => status::resume(config).await,
+        Command::Sandbox(_) | Command::Sanitize(_) | Command::Daemon | Command::Executor(_) | Command::Recover => {
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The only file that asks what time it is; everybody else receives a moment as a parameter.
 
+use aizen_protocol::id::BootId;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -15,6 +16,13 @@ pub struct BootTime(pub Duration);
 #[must_use]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// This boot's name (`/proc/sys/kernel/random/boot_id`, random(4)); a fresh one where the kernel has none.
+#[must_use]
+pub fn boot() -> BootId {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.ok().and_then(|name| name.trim().parse().ok()).unwrap_or_else(BootId::fresh)
 }
 
 /// The boot-time clock; zero where the kernel has none, which makes every deadline pass late rather than early.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aizen_protocol::record::Role;
 
+mod parts;
 mod raw;
 
 /// Where the configuration is looked for when nobody says.
@@ -65,6 +66,11 @@ impl Paths {
     #[must_use]
     pub fn executor_socket(&self) -> PathBuf {
         self.run.join("executor.sock")
+    }
+    /// The executor's note that outcomes wait for the daemon: its time of change is all that counts.
+    #[must_use]
+    pub fn outcomes_waiting(&self) -> PathBuf {
+        self.state.join("outcomes")
     }
     /// The key of the pseudonyms.
     #[must_use]

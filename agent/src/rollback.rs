@@ -1,1 +1,23 @@
-//! Not written.
+//! The state before: taken as a [`Checkpoint`], put back by [`restore`], until a comparison finds nothing.
+
+pub(crate) mod address;
+pub(crate) mod checkpoint;
+pub(crate) mod difference;
+pub(crate) mod file;
+pub(crate) mod inverse;
+pub mod journal;
+pub(crate) mod kernel;
+pub(crate) mod link;
+pub(crate) mod neighbour;
+mod restore;
+pub(crate) mod route;
+pub(crate) mod rule;
+pub(crate) mod sysctl;
+mod touched;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use file::{FileError, FileState};
+pub use inverse::Inverse;
+pub use kernel::KernelError;
+pub use restore::{Restored, restore};
+pub use sysctl::InvalidSysctl;

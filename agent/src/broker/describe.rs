@@ -1,0 +1,286 @@
+//! What an operation did, in the form that people approve: object, diff, way back, owner, how long it holds.
+
+use aizen_protocol::effect::{Lasts, ObjectChange, ObjectKind};
+use aizen_protocol::id::Digest;
+use aizen_protocol::private::Text;
+
+use super::owner::{self, Owner};
+use super::{Act, World, file};
+use crate::rollback::checkpoint::Network;
+use crate::rollback::difference::Difference;
+use crate::rollback::file::FileState;
+use crate::rollback::inverse::{Inverse, ObjectId};
+use crate::rollback::link::LinkState;
+use crate::rollback::route::{RouteKey, RouteState};
+
+/// The two states between which an operation was done.
+pub(super) struct Described<'a> {
+    pub(super) world: &'a World,
+    pub(super) before: &'a Network,
+    pub(super) after: &'a Network,
+}
+
+impl Described<'_> {
+    /// The object of the operation itself, as read back.
+    pub(super) fn object(&self, inverse: &Inverse, act: &Act) -> ObjectChange {
+        let back = inverse.to_string();
+        match inverse {
+            Inverse::Route { key, before, .. } => {
+                let now: Vec<RouteState> = self
+                    .after
+                    .routes
+                    .iter()
+                    .filter(|r| r.key == *key)
+                    .cloned()
+                    .collect();
+                self.route(key, before, &now, back)
+            }
+            Inverse::Address { before, after } => {
+                let states = (before.as_slice(), after.as_slice());
+                self.address(states.0, states.1, back)
+            }
+            Inverse::Link { before, after } => {
+                let now = self
+                    .after
+                    .links
+                    .iter()
+                    .find(|l| l.name == before.name)
+                    .unwrap_or(after);
+                self.link(before, now, back)
+            }
+            Inverse::Sysctl { key, before, after } => change(
+                ObjectKind::Sysctl,
+                key.to_string(),
+                lines(
+                    &[format!("{key} = {before}")],
+                    &[format!("{key} = {after}")],
+                ),
+                back,
+                Owner {
+                    name: "kernel".to_owned(),
+                    lasts: Lasts::UntilReboot,
+                },
+            ),
+            Inverse::File { path, before, .. } => {
+                let after = match act {
+                    Act::File(act) => &act.state,
+                    Act::Route(_) | Act::Address(_) | Act::Link(_) | Act::Sysctl { .. } => {
+                        &FileState::Absent
+                    }
+                };
+                let text = file::diff(path, before, after);
+                change(
+                    ObjectKind::File,
+                    path.clone(),
+                    text,
+                    back,
+                    owner::of_file(path, before),
+                )
+            }
+        }
+    }
+
+    /// What moved with it, save what the kernel makes and takes by itself whenever a link or an address does.
+    pub(super) fn moved(&self, differences: &[Difference], inverse: &Inverse) -> Vec<ObjectChange> {
+        let object = inverse.object();
+        let other = |difference: &&Difference| {
+            match difference {
+            Difference::Route { key, .. } => object != ObjectId::Route(key.clone()),
+            Difference::Link { before, now } => before.iter().chain(now).all(|l| object != ObjectId::Link(l.name.clone())),
+            Difference::Address { before, now } => before.iter().chain(now).all(|a| {
+                let link_local = matches!(a.address.address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+                let own = object == ObjectId::Address(a.dev.clone(), a.address.to_string());
+                !own && !link_local && !a.is_kernel_made()
+            }),
+            Difference::File { .. }
+            | Difference::AddressOrder { .. }
+            | Difference::Rule { .. }
+            | Difference::Neighbour { .. }
+            | Difference::Sysctl { .. } => false,
+        }
+        };
+        differences
+            .iter()
+            .filter(other)
+            .filter_map(|d| self.side(d))
+            .collect()
+    }
+
+    fn side(&self, difference: &Difference) -> Option<ObjectChange> {
+        let back = "comes back with the rollback".to_owned();
+        match difference {
+            Difference::Route { key, before, now } => {
+                let made = |routes: &[RouteState]| {
+                    routes
+                        .iter()
+                        .filter(|r| !r.is_kernel_made())
+                        .cloned()
+                        .collect::<Vec<_>>()
+                };
+                let (before, now) = (made(before), made(now));
+                (before != now).then(|| self.route(key, &before, &now, back))
+            }
+            Difference::Link {
+                before: Some(before),
+                now: Some(now),
+            } => Some(self.link(before, now, back)),
+            Difference::Address { before, now } => {
+                Some(self.address(before.as_slice(), now.as_slice(), back))
+            }
+            _ => None,
+        }
+    }
+
+    fn route(
+        &self,
+        key: &RouteKey,
+        before: &[RouteState],
+        now: &[RouteState],
+        back: String,
+    ) -> ObjectChange {
+        let index = |route: &RouteState| {
+            let dev = route.hops.first().and_then(|hop| hop.dev.as_deref())?;
+            self.after.names().index(dev)
+        };
+        let any = before.first().or(now.first());
+        let owner = any.map(|route| owner::of_route(self.world, route, index(route)));
+        let owner = owner.unwrap_or(Owner {
+            name: "kernel".to_owned(),
+            lasts: Lasts::UntilReboot,
+        });
+        change(
+            ObjectKind::Route,
+            key.to_string(),
+            lines(before, now),
+            back,
+            owner,
+        )
+    }
+
+    fn address(
+        &self,
+        before: &[crate::rollback::address::AddressState],
+        now: &[crate::rollback::address::AddressState],
+        back: String,
+    ) -> ObjectChange {
+        let any = before.first().or(now.first());
+        let name = any
+            .map(|a| format!("{} dev {}", a.address, a.dev))
+            .unwrap_or_default();
+        let owner = any.map(|a| owner::of_address(self.world, a, self.after.names().index(&a.dev)));
+        let owner = owner.unwrap_or(Owner {
+            name: "kernel".to_owned(),
+            lasts: Lasts::UntilReboot,
+        });
+        change(ObjectKind::Address, name, lines(before, now), back, owner)
+    }
+
+    fn link(&self, before: &LinkState, now: &LinkState, back: String) -> ObjectChange {
+        let line = |l: &LinkState| {
+            format!(
+                "{} {} mtu {}",
+                l.name,
+                if l.up { "up" } else { "down" },
+                l.mtu
+            )
+        };
+        let owner = owner::of_device(self.world, self.before.names().index(&before.name));
+        let owner = owner.unwrap_or(Owner {
+            name: "kernel".to_owned(),
+            lasts: Lasts::UntilReboot,
+        });
+        change(
+            ObjectKind::Link,
+            before.name.clone(),
+            lines(&[line(before)], &[line(now)]),
+            back,
+            owner,
+        )
+    }
+}
+
+fn lines<T: std::fmt::Display>(before: &[T], now: &[T]) -> String {
+    let sign = |sign: char, items: &[T]| {
+        items
+            .iter()
+            .map(|i| format!("{sign} {i}\n"))
+            .collect::<String>()
+    };
+    sign('-', before) + &sign('+', now)
+}
+
+fn change(
+    kind: ObjectKind,
+    object: String,
+    diff: String,
+    inverse: String,
+    owner: Owner,
+) -> ObjectChange {
+    ObjectChange {
+        kind,
+        object: Text(object),
+        diff: Text(visible(&diff)),
+        inverse: Text(inverse),
+        owner: owner.name,
+        lasts: owner.lasts,
+    }
+}
+
+/// A text in which nothing moves the cursor, hides or turns other text.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+        if (c.is_control() && !matches!(c, '\n' | '\t')) || hides {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// At most `bound` bytes of it and, if it was cut, the checksum of all of it, so that two long texts that differ
+/// anywhere differ here too.
+pub(crate) fn cut(text: String, bound: usize) -> String {
+    if text.len() <= bound {
+        return text;
+    }
+    let end = (0..=bound)
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    let end = text[..end].rfind('\n').map_or(end, |at| at + 1);
+    format!(
+        "{}[{} of {} bytes shown; SHA-256 of all: {}]\n",
+        &text[..end],
+        end,
+        text.len(),
+        Digest::of(text.as_bytes())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_made_visible_and_lines_stay_lines() {
+        assert_eq!(
+            visible("a\tb\n\u{1b}[2Jc\r\u{202e}d"),
+            "a\tb\n\\u{1b}[2Jc\\u{d}\\u{202e}d"
+        );
+    }
+
+    #[test]
+    fn texts_that_differ_only_behind_the_cut_stay_different() {
+        let long = |end: &str| cut("line\n".repeat(1000) + end, 100);
+        assert_ne!(long("a"), long("b"));
+        assert!(long("a").len() < 300);
+        assert_eq!(
+            cut("é".repeat(60), 101).split('[').next().unwrap().len(),
+            100
+        );
+        assert_eq!(cut("short".to_owned(), 5), "short");
+    }
+}

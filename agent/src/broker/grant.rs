@@ -1,0 +1,572 @@
+//! What is granted, and what is asked for, in the one form in which both can be compared: exact equality, no patterns.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aizen_protocol::package::manifest::{
+    Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, Operation, Route,
+    RouteOperation, Sysctl, SysctlOperation, Value,
+};
+use aizen_protocol::private::Prefix;
+use aizen_protocol::reason::Reason;
+
+use crate::rollback::file::{self, FileError};
+use crate::rollback::route::{LOCAL, MAIN, RouteKey};
+use crate::rollback::sysctl::{self, InvalidSysctl, SysctlKey};
+
+/// Longest value of a kernel parameter, bytes.
+const SYSCTL_VALUE: usize = 1024;
+/// `IP6_RT_PRIO_USER`: what the kernel makes of no metric in IPv6.
+const IPV6_METRIC: u32 = 1024;
+
+/// Why an operation is none.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// A variable that has no value here.
+    #[error("${0} has no value")]
+    Unbound(String),
+    /// Neither an address nor a prefix.
+    #[error("'{0}' is not an address or prefix")]
+    NotAnAddress(String),
+    /// IPv4 and IPv6 in one route.
+    #[error("{dst} can't be reached via {via}: one is IPv4, the other IPv6")]
+    Families {
+        /// Destination.
+        dst: Prefix,
+        /// Next hop.
+        via: IpAddr,
+    },
+    /// An interface name that the kernel would not take.
+    #[error("'{0}' is not the name of an interface")]
+    NotADevice(String),
+    /// Table 255.
+    #[error("table local belongs to the kernel")]
+    LocalTable,
+    /// A route that says neither via nor dev.
+    #[error("route {0}: say where to: via ADDRESS, dev NAME or both")]
+    NoWay(RouteKey),
+    /// A link operation that sets nothing.
+    #[error("link set {0}: nothing to set")]
+    NothingToSet(String),
+    /// Outside of what the kernel takes.
+    #[error("mtu {0} is not between 68 and 65535")]
+    Mtu(u32),
+    /// A kernel parameter's name.
+    #[error(transparent)]
+    Sysctl(#[from] InvalidSysctl),
+    /// A kernel parameter's value.
+    #[error("the value of {0} is empty, too long or has control characters")]
+    SysctlValue(SysctlKey),
+    /// A path.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What is done to a route or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Add,
+    Replace,
+    Delete,
+}
+
+/// An operation, typed and normalised. Two texts that mean the same give the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exact {
+    Route {
+        verb: Verb,
+        key: RouteKey,
+        via: Option<IpAddr>,
+        dev: Option<String>,
+    },
+    Address {
+        verb: Verb,
+        address: Prefix,
+        dev: String,
+    },
+    Link {
+        dev: String,
+        up: Option<bool>,
+        mtu: Option<u32>,
+    },
+    Sysctl {
+        key: SysctlKey,
+        value: String,
+    },
+    File {
+        write: bool,
+        path: String,
+    },
+}
+
+/// The operations that a manifest grants: variables replaced by `values` (without `$`), in canonical form.
+///
+/// # Errors
+/// [`Reason::UnknownBinding`] for a variable without a value, [`Reason::BindingMismatch`] if a value is not of the kind
+/// that stands in its place, [`Reason::MalformedPayload`] for everything else that is no operation.
+pub fn resolve_grants(
+    manifest: &Manifest,
+    values: &BTreeMap<String, String>,
+) -> Result<Vec<Operation>, Reason> {
+    let mut grants: Vec<Operation> = Vec::new();
+    for granted in &manifest.operations {
+        let mut operation = granted.clone();
+        let mut bound = false;
+        for value in variables(&mut operation) {
+            if let Some(variable) = value.variable() {
+                let real = values.get(variable).ok_or(Reason::UnknownBinding)?;
+                // A value is never looked at as a variable again.
+                if real.starts_with('$') {
+                    return Err(Reason::BindingMismatch);
+                }
+                *value = Value(real.clone());
+                bound = true;
+            }
+        }
+        let exact = Exact::try_from(&operation).map_err(|error| match error {
+            GrantError::NotAnAddress(_) | GrantError::Families { .. } if bound => {
+                Reason::BindingMismatch
+            }
+            _ => Reason::MalformedPayload,
+        })?;
+        let canonical = Operation::from(&exact);
+        if !grants.contains(&canonical) {
+            grants.push(canonical);
+        }
+    }
+    Ok(grants)
+}
+
+fn variables(operation: &mut Operation) -> Vec<&mut Value> {
+    match operation {
+        Operation::Route(
+            RouteOperation::Add(route)
+            | RouteOperation::Replace(route)
+            | RouteOperation::Delete(route),
+        ) => std::iter::once(&mut route.dst)
+            .chain(route.via.as_mut())
+            .collect(),
+        Operation::Address(AddressOperation::Add(address) | AddressOperation::Delete(address)) => {
+            vec![&mut address.address]
+        }
+        Operation::Link(_) | Operation::Sysctl(_) | Operation::File(_) => Vec::new(),
+    }
+}
+
+/// An address with host bits cleared.
+fn network(prefix: Prefix) -> Prefix {
+    let length = u32::from(prefix.length);
+    let address = match prefix.address {
+        IpAddr::V4(a) => IpAddr::from(Ipv4Addr::from(
+            u32::from(a) & u32::MAX.checked_shl(32 - length).unwrap_or(0),
+        )),
+        IpAddr::V6(a) => IpAddr::from(Ipv6Addr::from(
+            u128::from(a) & u128::MAX.checked_shl(128 - length).unwrap_or(0),
+        )),
+    };
+    Prefix {
+        address,
+        length: prefix.length,
+    }
+}
+
+fn literal(value: &Value) -> Result<&str, GrantError> {
+    match value.variable() {
+        Some(variable) => Err(GrantError::Unbound(variable.chars().take(80).collect())),
+        None => Ok(&value.0),
+    }
+}
+
+fn not_an_address(text: &str) -> GrantError {
+    GrantError::NotAnAddress(text.chars().take(80).collect())
+}
+
+fn device(name: &str) -> Result<String, GrantError> {
+    let plain = !name.is_empty()
+        && name.len() < 16
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'$' | b'*' | b'%'));
+    if plain {
+        Ok(name.to_owned())
+    } else {
+        Err(GrantError::NotADevice(name.chars().take(80).collect()))
+    }
+}
+
+fn exact_route(verb: Verb, route: &Route) -> Result<Exact, GrantError> {
+    let via = route.via.as_ref().map(literal).transpose()?;
+    let via: Option<IpAddr> = via
+        .map(|text| text.parse().map_err(|_| not_an_address(text)))
+        .transpose()?;
+    let dev = route.dev.as_deref().map(device).transpose()?;
+    let v6 = via.is_some_and(|v| v.is_ipv6());
+    let destination = match literal(&route.dst)? {
+        "default" if !v6 => Prefix {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            length: 0,
+        },
+        "default" | "default6" => Prefix {
+            address: Ipv6Addr::UNSPECIFIED.into(),
+            length: 0,
+        },
+        text => network(text.parse().map_err(|_| not_an_address(text))?),
+    };
+    if let Some(via) = via.filter(|via| via.is_ipv6() != destination.address.is_ipv6()) {
+        return Err(GrantError::Families {
+            dst: destination,
+            via,
+        });
+    }
+    let table = match route.table {
+        // `RT_TABLE_UNSPEC`.
+        None | Some(0) => MAIN,
+        Some(LOCAL) => return Err(GrantError::LocalTable),
+        Some(table) => table,
+    };
+    let metric = match route.metric.unwrap_or(0) {
+        0 if destination.address.is_ipv6() => IPV6_METRIC,
+        metric => metric,
+    };
+    let key = RouteKey {
+        destination,
+        table,
+        metric,
+        tos: 0,
+    };
+    if verb != Verb::Delete && via.is_none() && dev.is_none() {
+        return Err(GrantError::NoWay(key));
+    }
+    Ok(Exact::Route {
+        verb,
+        key,
+        via,
+        dev,
+    })
+}
+
+fn exact_address(verb: Verb, address: &Address) -> Result<Exact, GrantError> {
+    let text = literal(&address.address)?;
+    Ok(Exact::Address {
+        verb,
+        address: text.parse().map_err(|_| not_an_address(text))?,
+        dev: device(&address.dev)?,
+    })
+}
+
+impl TryFrom<&Operation> for Exact {
+    type Error = GrantError;
+
+    fn try_from(operation: &Operation) -> Result<Self, GrantError> {
+        match operation {
+            Operation::Route(RouteOperation::Add(route)) => exact_route(Verb::Add, route),
+            Operation::Route(RouteOperation::Replace(route)) => exact_route(Verb::Replace, route),
+            Operation::Route(RouteOperation::Delete(route)) => exact_route(Verb::Delete, route),
+            Operation::Address(AddressOperation::Add(address)) => exact_address(Verb::Add, address),
+            Operation::Address(AddressOperation::Delete(address)) => {
+                exact_address(Verb::Delete, address)
+            }
+            Operation::Link(LinkOperation::Set(link)) => {
+                let dev = device(&link.dev)?;
+                match (link.up, link.mtu) {
+                    (None, None) => Err(GrantError::NothingToSet(dev)),
+                    (_, Some(mtu)) if !(68..=65535).contains(&mtu) => Err(GrantError::Mtu(mtu)),
+                    (up, mtu) => Ok(Self::Link { dev, up, mtu }),
+                }
+            }
+            Operation::Sysctl(SysctlOperation::Set(sysctl)) => {
+                let key = SysctlKey::parse(&sysctl.key)?;
+                let value = sysctl::plain(&sysctl.value);
+                if value.is_empty()
+                    || value.len() > SYSCTL_VALUE
+                    || value.chars().any(char::is_control)
+                {
+                    return Err(GrantError::SysctlValue(key));
+                }
+                Ok(Self::Sysctl { key, value })
+            }
+            Operation::File(FileOperation::Write(path)) => {
+                file::plain(path)?;
+                Ok(Self::File {
+                    write: true,
+                    path: path.clone(),
+                })
+            }
+            Operation::File(FileOperation::Delete(path)) => {
+                file::plain(path)?;
+                Ok(Self::File {
+                    write: false,
+                    path: path.clone(),
+                })
+            }
+        }
+    }
+}
+
+impl From<&Exact> for Operation {
+    fn from(exact: &Exact) -> Self {
+        match exact {
+            Exact::Route {
+                verb,
+                key,
+                via,
+                dev,
+            } => {
+                let route = Route {
+                    dst: Value(key.destination.to_string()),
+                    via: via.map(|via| Value(via.to_string())),
+                    dev: dev.clone(),
+                    table: Some(key.table),
+                    metric: Some(key.metric),
+                };
+                Self::Route(match verb {
+                    Verb::Add => RouteOperation::Add(route),
+                    Verb::Replace => RouteOperation::Replace(route),
+                    Verb::Delete => RouteOperation::Delete(route),
+                })
+            }
+            Exact::Address { verb, address, dev } => {
+                let address = Address {
+                    address: Value(address.to_string()),
+                    dev: dev.clone(),
+                };
+                Self::Address(match verb {
+                    Verb::Delete => AddressOperation::Delete(address),
+                    Verb::Add | Verb::Replace => AddressOperation::Add(address),
+                })
+            }
+            Exact::Link { dev, up, mtu } => Self::Link(LinkOperation::Set(Link {
+                dev: dev.clone(),
+                up: *up,
+                mtu: *mtu,
+            })),
+            Exact::Sysctl { key, value } => Self::Sysctl(SysctlOperation::Set(Sysctl {
+                key: key.to_string(),
+                value: value.clone(),
+            })),
+            Exact::File { write: true, path } => Self::File(FileOperation::Write(path.clone())),
+            Exact::File { write: false, path } => Self::File(FileOperation::Delete(path.clone())),
+        }
+    }
+}
+
+impl std::fmt::Display for Exact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = |verb: &Verb| match verb {
+            Verb::Add => "add",
+            Verb::Replace => "replace",
+            Verb::Delete => "delete",
+        };
+        match self {
+            Self::Route {
+                verb: v,
+                key,
+                via,
+                dev,
+            } => {
+                write!(f, "route {} {key}", verb(v))?;
+                via.map_or(Ok(()), |via| write!(f, " via {via}"))?;
+                dev.as_ref().map_or(Ok(()), |dev| write!(f, " dev {dev}"))
+            }
+            Self::Address {
+                verb: v,
+                address,
+                dev,
+            } => write!(f, "address {} {address} dev {dev}", verb(v)),
+            Self::Link { dev, up, mtu } => {
+                write!(f, "link set {dev}")?;
+                up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+            }
+            Self::Sysctl { key, value } => write!(f, "sysctl {key}={value}"),
+            Self::File { write, path } => {
+                write!(f, "file {} {path}", if *write { "write" } else { "delete" })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn manifest(operations: &str) -> Manifest {
+        let text = format!(
+            r#"{{"class":"repair","min_isolation":2,"timeout_s":30,"operations":{operations}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn canonical(operations: &str) -> Vec<Operation> {
+        resolve_grants(&manifest(operations), &BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn ways_of_writing_one_route_are_one_grant() {
+        let grants = canonical(
+            r#"[{"route":{"add":{"dst":"default","via":"192.0.2.1"}}},
+                {"route":{"add":{"dst":"0.0.0.0/0","via":"192.0.2.1","table":254,"metric":0}}},
+                {"route":{"add":{"dst":"192.0.2.77/0","via":"192.0.2.1","table":0}}}]"#,
+        );
+        assert_eq!(grants.len(), 1, "{grants:?}");
+        let v6 = canonical(
+            r#"[{"route":{"add":{"dst":"default","via":"fe80::1","dev":"wan"}}},
+                {"route":{"add":{"dst":"default6","via":"fe80:0:0::1","dev":"wan","metric":1024}}},
+                {"route":{"add":{"dst":"::/0","via":"fe80::1","dev":"wan"}}}]"#,
+        );
+        assert_eq!(v6.len(), 1, "{v6:?}");
+    }
+
+    #[test]
+    fn ways_of_writing_one_parameter_are_one_grant() {
+        let grants = canonical(
+            r#"[{"sysctl":{"set":{"key":"net.ipv4.tcp_rmem","value":"1 2 3"}}},
+                {"sysctl":{"set":{"key":"net/ipv4/tcp_rmem","value":" 1\t2  3\n"}}}]"#,
+        );
+        assert_eq!(grants.len(), 1, "{grants:?}");
+    }
+
+    #[test]
+    fn a_variable_becomes_its_value_and_nothing_else() {
+        let manifest =
+            manifest(r#"[{"route":{"replace":{"dst":"default","via":"$IP_A","dev":"wan"}}}]"#);
+        let grants = resolve_grants(&manifest, &values(&[("IP_A", "192.0.2.1")])).unwrap();
+        assert_eq!(
+            grants,
+            canonical(r#"[{"route":{"replace":{"dst":"default","via":"192.0.2.1","dev":"wan"}}}]"#)
+        );
+        assert_eq!(
+            resolve_grants(&manifest, &BTreeMap::new()),
+            Err(Reason::UnknownBinding)
+        );
+        for bad in ["$IP_A", "wan", "192.0.2.1; reboot", "192.0.2.0/24", ""] {
+            assert_eq!(
+                resolve_grants(&manifest, &values(&[("IP_A", bad)])),
+                Err(Reason::BindingMismatch),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_operation_is_refused_before_it_is_granted() {
+        for text in [
+            r#"[{"route":{"add":{"dst":"default"}}}]"#,
+            r#"[{"route":{"add":{"dst":"default","dev":"wan","table":255}}}]"#,
+            r#"[{"route":{"add":{"dst":"10.0.0.0/33","dev":"wan"}}}]"#,
+            r#"[{"route":{"add":{"dst":"10.0.0.0/8","via":"::1"}}}]"#,
+            r#"[{"route":{"add":{"dst":"default","dev":"../../x"}}}]"#,
+            r#"[{"address":{"add":{"address":"10.0.0.1/8","dev":"averyveryverylongname"}}}]"#,
+            r#"[{"link":{"set":{"dev":"wan"}}}]"#,
+            r#"[{"link":{"set":{"dev":"wan","mtu":67}}}]"#,
+            r#"[{"sysctl":{"set":{"key":"kernel.core_pattern","value":"|/bin/sh"}}}]"#,
+            r#"[{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":""}}}]"#,
+            r#"[{"file":{"write":"/etc/../etc/shadow"}}]"#,
+            r#"[{"file":{"write":"etc/hosts"}}]"#,
+            r#"[{"file":{"delete":"/etc/./hosts"}}]"#,
+            r#"[{"file":{"delete":"/etc//hosts"}}]"#,
+            r#"[{"file":{"delete":"/etc/"}}]"#,
+            r#"[{"file":{"delete":"/"}}]"#,
+        ] {
+            assert_eq!(
+                resolve_grants(&manifest(text), &BTreeMap::new()),
+                Err(Reason::MalformedPayload),
+                "{text}"
+            );
+        }
+    }
+
+    fn an_address() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            any::<u32>().prop_map(|a| IpAddr::from(Ipv4Addr::from(a))),
+            any::<u128>().prop_map(|a| IpAddr::from(Ipv6Addr::from(a)))
+        ]
+    }
+
+    pub(crate) fn an_operation() -> impl Strategy<Value = Operation> {
+        let route = (
+            an_address(),
+            0u8..=128,
+            proptest::option::of(an_address()),
+            proptest::option::of("[a-z]{1,6}"),
+            proptest::option::of(0u32..300),
+            proptest::option::of(any::<u32>()),
+            0..3u8,
+        )
+            .prop_map(|(dst, length, via, dev, table, metric, verb)| {
+                let route = Route {
+                    dst: Value(format!("{dst}/{length}")),
+                    via: via.map(|v| Value(v.to_string())),
+                    dev,
+                    table,
+                    metric,
+                };
+                Operation::Route(match verb {
+                    0 => RouteOperation::Add(route),
+                    1 => RouteOperation::Replace(route),
+                    _ => RouteOperation::Delete(route),
+                })
+            });
+        let address = (an_address(), 0u8..=128, "[a-z0-9.]{1,15}").prop_map(|(a, length, dev)| {
+            Operation::Address(AddressOperation::Add(Address {
+                address: Value(format!("{a}/{length}")),
+                dev,
+            }))
+        });
+        let link = (
+            "[a-z]{1,5}",
+            proptest::option::of(any::<bool>()),
+            proptest::option::of(any::<u32>()),
+        )
+            .prop_map(|(dev, up, mtu)| Operation::Link(LinkOperation::Set(Link { dev, up, mtu })));
+        let sysctl = ("net[./][a-z./]{1,20}", "[ -~\t]{0,20}").prop_map(|(key, value)| {
+            Operation::Sysctl(SysctlOperation::Set(Sysctl { key, value }))
+        });
+        let file = "/?[a-z./]{0,12}".prop_map(|path| Operation::File(FileOperation::Write(path)));
+        prop_oneof![route, address, link, sysctl, file]
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_is_normalising_once(operation in an_operation()) {
+            if let Ok(exact) = Exact::try_from(&operation) {
+                let once = Operation::from(&exact);
+                let again = Exact::try_from(&once).unwrap();
+                prop_assert_eq!(&exact, &again);
+                prop_assert_eq!(once, Operation::from(&again));
+            }
+        }
+
+        #[test]
+        fn any_text_in_any_place_is_an_operation_or_an_error_and_never_a_panic(a in ".{0,40}", b in ".{0,40}") {
+            let route = Route { dst: Value(a.clone()), via: Some(Value(b.clone())), dev: Some(b.clone()), table: None, metric: None };
+            for operation in [
+                Operation::Route(RouteOperation::Add(route)),
+                Operation::Address(AddressOperation::Add(Address { address: Value(a.clone()), dev: b.clone() })),
+                Operation::Sysctl(SysctlOperation::Set(Sysctl { key: a.clone(), value: b })),
+                Operation::File(FileOperation::Write(a)),
+            ] {
+                drop(Exact::try_from(&operation));
+            }
+        }
+
+        #[test]
+        fn operations_that_differ_in_meaning_are_different_grants(a in 0u32..4, b in 0u32..4, metric_a in 0u32..3, metric_b in 0u32..3) {
+            let route = |last: u32, metric: u32| {
+                let route = Route { dst: Value("default".into()), via: Some(Value(format!("192.0.2.{last}"))), dev: None, table: None, metric: Some(metric) };
+                Exact::try_from(&Operation::Route(RouteOperation::Replace(route))).unwrap()
+            };
+            prop_assert_eq!(route(a, metric_a) == route(b, metric_b), a == b && metric_a == metric_b);
+        }
+    }
+}

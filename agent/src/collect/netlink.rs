@@ -1,0 +1,299 @@
+//! One question to rtnetlink, read to its end (rtnetlink(7), netlink(7)).
+//!
+//! One raw socket a question instead of the `rtnetlink` crate's connection task: a dump costs a fifth of it, and
+//! `NLM_F_DUMP_INTR`, the kernel's "this dump is torn", reaches the caller.
+
+use std::io;
+use std::time::Duration;
+
+use aizen_protocol::limit;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+
+use super::Seen;
+
+/// Why the kernel's answer couldn't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket failed.
+    #[error("netlink socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused the question.
+    #[error("the kernel refused: {0}")]
+    Refused(io::Error),
+}
+
+/// What a dump brought.
+#[derive(Debug)]
+pub(crate) struct Dump<T> {
+    /// The objects, at most [`limit::OBJECTS`].
+    pub(crate) items: Vec<T>,
+    /// Objects beyond the bound.
+    pub(crate) beyond: usize,
+    /// Messages that this program can't decode.
+    pub(crate) undecoded: usize,
+    /// The kernel said each time that the table changed under the dump.
+    pub(crate) torn: bool,
+}
+
+impl<T> Dump<T> {
+    /// The objects, and what is wrong with them as gaps; `what` is their name in the plural.
+    pub(crate) fn seen(self, what: &str) -> Seen<Vec<T>> {
+        let mut gaps = Vec::new();
+        if self.beyond > 0 {
+            gaps.push(format!("{} more {what} were left out", self.beyond));
+        }
+        if self.undecoded > 0 {
+            gaps.push(format!(
+                "{} {what} have a form that is not known",
+                self.undecoded
+            ));
+        }
+        if self.torn {
+            gaps.push(format!(
+                "the {what} changed while they were read, {ATTEMPTS} times"
+            ));
+        }
+        Seen {
+            value: self.items,
+            gaps,
+        }
+    }
+}
+
+/// Asks for all objects of a kind. `decode` picks what is wanted; what it calls urgent is kept even beyond the bound
+/// on the number of objects.
+pub(crate) async fn dump<T>(
+    question: RouteNetlinkMessage,
+    decode: impl Fn(RouteNetlinkMessage) -> Vec<T>,
+    urgent: impl Fn(&T) -> bool,
+) -> Result<Dump<T>, NetlinkError> {
+    let mut attempt = 1;
+    loop {
+        let dump = dump_once(question.clone(), &decode, &urgent).await?;
+        if !dump.torn || attempt == ATTEMPTS {
+            return Ok(dump);
+        }
+        // A table that changes this fast needs a moment, each time a longer one.
+        tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
+        attempt += 1;
+    }
+}
+
+async fn dump_once<T>(
+    question: RouteNetlinkMessage,
+    decode: &impl Fn(RouteNetlinkMessage) -> Vec<T>,
+    urgent: &impl Fn(&T) -> bool,
+) -> Result<Dump<T>, NetlinkError> {
+    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
+    let mut dump = Dump {
+        items: Vec::new(),
+        beyond: 0,
+        undecoded: 0,
+        torn: false,
+    };
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    loop {
+        receive(&socket, &mut datagram).await?;
+        for part in parts(&datagram) {
+            dump.torn |= part.header.flags & NLM_F_DUMP_INTR != 0;
+            match part.header.message_type {
+                NLMSG_DONE => return Ok(dump),
+                NLMSG_ERROR => return Err(refusal(part.payload)),
+                _ => match RouteNetlinkMessage::deserialize(&part.header, part.payload) {
+                    Err(_) => dump.undecoded += 1,
+                    Ok(message) => {
+                        for item in decode(message) {
+                            if dump.items.len() < limit::OBJECTS || urgent(&item) {
+                                dump.items.push(item);
+                            } else {
+                                dump.beyond += 1;
+                            }
+                        }
+                    }
+                },
+            }
+        }
+        // A full routing table is hundreds of datagrams that are all there already.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Asks for one object.
+pub(crate) async fn ask_one(
+    question: RouteNetlinkMessage,
+) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+    let socket = asked(question, NLM_F_REQUEST).await?;
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    receive(&socket, &mut datagram).await?;
+    let Some(part) = parts(&datagram).next() else {
+        return Ok(None);
+    };
+    if part.header.message_type == NLMSG_ERROR {
+        return Err(refusal(part.payload));
+    }
+    Ok(RouteNetlinkMessage::deserialize(&part.header, part.payload).ok())
+}
+
+async fn asked(question: RouteNetlinkMessage, flags: u16) -> io::Result<TokioSocket> {
+    let mut socket = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
+    socket.socket_mut().bind_auto()?;
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = 1;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
+    Ok(socket)
+}
+
+/// Reads one datagram of the kernel's; those of other processes are passed over.
+pub(crate) async fn receive(socket: &TokioSocket, datagram: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        datagram.clear();
+        let from = socket.recv_from(datagram).await?;
+        if from.port_number() == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn refusal(payload: &[u8]) -> NetlinkError {
+    let code = payload
+        .first_chunk()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    NetlinkError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))
+}
+
+/// One message of a datagram.
+pub(crate) struct Part<'a> {
+    pub(crate) header: NetlinkHeader,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The messages of a datagram, up to the first whose length can't be right.
+pub(crate) fn parts(datagram: &[u8]) -> impl Iterator<Item = Part<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let fixed: &[u8; HEADER] = rest.first_chunk()?;
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            t0,
+            t1,
+            f0,
+            f1,
+            s0,
+            s1,
+            s2,
+            s3,
+            p0,
+            p1,
+            p2,
+            p3,
+        ] = *fixed;
+        let mut header = NetlinkHeader::default();
+        header.length = u32::from_ne_bytes([l0, l1, l2, l3]);
+        header.message_type = u16::from_ne_bytes([t0, t1]);
+        header.flags = u16::from_ne_bytes([f0, f1]);
+        header.sequence_number = u32::from_ne_bytes([s0, s1, s2, s3]);
+        header.port_number = u32::from_ne_bytes([p0, p1, p2, p3]);
+        let length = usize::try_from(header.length).ok()?;
+        let payload = rest.get(HEADER..length)?;
+        // Messages are aligned to 4 bytes; the last may end without its padding.
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Part { header, payload })
+    })
+}
+
+const HEADER: usize = 16;
+/// Above the 32 KiB that the kernel fills at most (netlink_dump).
+const DATAGRAM: usize = 64 << 10;
+const ATTEMPTS: u32 = 4;
+/// `NLM_F_DUMP_INTR` (linux/netlink.h).
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + payload.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn messages_are_split_at_their_padded_length() {
+        let datagram = [message(16, b"abcde"), message(17, b"")].concat();
+        let seen: Vec<_> = parts(&datagram)
+            .map(|p| (p.header.message_type, p.payload.to_vec()))
+            .collect();
+        assert_eq!(seen, [(16, b"abcde".to_vec()), (17, Vec::new())]);
+    }
+
+    #[test]
+    fn a_length_shorter_than_a_header_or_longer_than_the_datagram_ends_the_datagram() {
+        for length in [0_u32, 15, 4000] {
+            let mut datagram = message(16, b"abcd");
+            datagram[..4].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(parts(&datagram).count(), 0, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_a_dump_lacks_is_named() {
+        let dump = Dump {
+            items: vec![1],
+            beyond: 2,
+            undecoded: 3,
+            torn: true,
+        };
+        let seen = dump.seen("routes");
+        assert_eq!((seen.value, seen.gaps.len()), (vec![1], 3));
+        let whole = Dump::<u8> {
+            items: Vec::new(),
+            beyond: 0,
+            undecoded: 0,
+            torn: false,
+        };
+        assert_eq!(whole.seen("routes").gaps, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_refusal_carries_the_errno() {
+        let error = refusal(&(-19_i32).to_ne_bytes());
+        assert!(matches!(error, NetlinkError::Refused(e) if e.raw_os_error() == Some(19)));
+        assert!(matches!(refusal(b"x"), NetlinkError::Refused(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_split_without_panic_and_never_beyond_their_end(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let total: usize = parts(&bytes).map(|p| p.payload.len() + HEADER).sum();
+            prop_assert!(total <= bytes.len());
+        }
+
+        #[test]
+        fn any_message_body_decodes_or_is_refused(kind in 16_u16..110, body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let datagram = message(kind, &body);
+            for part in parts(&datagram) {
+                drop(RouteNetlinkMessage::deserialize(&part.header, part.payload));
+            }
+        }
+    }
+}

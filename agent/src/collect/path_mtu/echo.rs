@@ -1,0 +1,234 @@
+//! ICMP echo of a chosen size that must not be fragmented, and what routers say about it.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recv, recvmsg, send, setsockopt, sockopt,
+};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::collect::datagram::{adopt, heard};
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A reply to the request with this number.
+    Reply(u16),
+    /// "Fragmentation needed" or "packet too big", with this MTU.
+    TooBig(u16),
+    /// Something else.
+    Noise,
+}
+
+/// How packets look on this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A ping socket: the kernel keeps the identifier, and brings our replies alone.
+    Ping,
+    /// A raw socket: it brings all ICMP of the target, for IPv4 with the IP header.
+    Raw { identifier: u16 },
+}
+
+/// A socket to one target that sends with "don't fragment" and ignores the path MTU that the kernel remembers.
+#[derive(Debug)]
+pub(super) struct Echo {
+    socket: UdpSocket,
+    target: IpAddr,
+    form: Form,
+}
+
+impl Echo {
+    /// Opens a ping socket, or a raw one where the kernel gives only that (icmp(7), raw(7)).
+    pub(super) fn open(target: IpAddr) -> io::Result<Self> {
+        let (domain, protocol) = match target {
+            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
+            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
+        };
+        let (socket, form) = match Socket::new(domain, Type::DGRAM, Some(protocol)) {
+            Ok(socket) => (socket, Form::Ping),
+            Err(_) => {
+                let mut identifier = [0; 2];
+                getrandom::fill(&mut identifier).map_err(io::Error::other)?;
+                let identifier = u16::from_be_bytes(identifier);
+                (
+                    Socket::new(domain, Type::RAW, Some(protocol))?,
+                    Form::Raw { identifier },
+                )
+            }
+        };
+        match target {
+            IpAddr::V4(_) => {
+                set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+                setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+            }
+            IpAddr::V6(_) => {
+                set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+                setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+            }
+        }
+        socket.connect(&SocketAddr::new(target, 0).into())?;
+        Ok(Self {
+            socket: adopt(socket)?,
+            target,
+            form,
+        })
+    }
+
+    /// Sends one request that makes an IP packet of `size` bytes.
+    pub(super) fn send(&self, number: u16, size: u16) -> io::Result<()> {
+        let identifier = match self.form {
+            Form::Ping => 0,
+            Form::Raw { identifier } => identifier,
+        };
+        let bytes = usize::from(size).saturating_sub(ip_header(self.target));
+        let packet = request(self.target.is_ipv4(), identifier, number, bytes);
+        Ok(send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_DONTWAIT).map(drop)?)
+    }
+
+    /// Waits for the next thing that comes back.
+    pub(super) async fn hear(&self) -> io::Result<Heard> {
+        heard(&self.socket, |socket| self.hear_now(socket)).await
+    }
+
+    fn hear_now(&self, socket: &UdpSocket) -> io::Result<Heard> {
+        if let Some(heard) = error_queue(socket)? {
+            return Ok(heard);
+        }
+        let mut packet = [0; 128];
+        match recv(socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(self.judge(&packet[..length])),
+            Err(Errno::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+            // The same that stands in the error queue, told a second time.
+            Err(_) => Ok(Heard::Noise),
+        }
+    }
+
+    fn judge(&self, packet: &[u8]) -> Heard {
+        match (self.form, self.target) {
+            (Form::Ping, target) => reply(packet, target.is_ipv4(), None),
+            (Form::Raw { identifier }, IpAddr::V6(_)) => reply(packet, false, Some(identifier)),
+            (Form::Raw { identifier }, IpAddr::V4(_)) => {
+                let header = packet.first().map_or(0, |b| usize::from(b & 0x0f) * 4);
+                packet
+                    .get(header..)
+                    .map_or(Heard::Noise, |icmp| reply(icmp, true, Some(identifier)))
+            }
+        }
+    }
+}
+
+/// The next entry of the socket's error queue (`IP_RECVERR`, ip(7)).
+fn error_queue(socket: &UdpSocket) -> io::Result<Option<Heard>> {
+    let mut quoted = [0; 128];
+    let mut slices = [IoSliceMut::new(&mut quoted)];
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message = match recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        flags,
+    ) {
+        Ok(message) => message,
+        Err(Errno::EAGAIN) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut heard = Heard::Noise;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::Ipv4RecvErr(error, _)
+        | ControlMessageOwned::Ipv6RecvErr(error, _) = control
+            && i32::try_from(error.ee_errno) == Ok(libc::EMSGSIZE)
+            && error.ee_origin != libc::SO_EE_ORIGIN_LOCAL
+        {
+            heard = u16::try_from(error.ee_info)
+                .ok()
+                .filter(|mtu| *mtu > 0)
+                .map_or(Heard::Noise, Heard::TooBig);
+        }
+    }
+    Ok(Some(heard))
+}
+
+fn ip_header(target: IpAddr) -> usize {
+    if target.is_ipv4() { 20 } else { 40 }
+}
+
+fn request(ipv4: bool, identifier: u16, number: u16, bytes: usize) -> Vec<u8> {
+    let mut packet = vec![0; bytes.max(ICMP_HEADER)];
+    packet[0] = if ipv4 { ECHO_V4 } else { ECHO_V6 };
+    packet[4..6].copy_from_slice(&identifier.to_be_bytes());
+    packet[6..8].copy_from_slice(&number.to_be_bytes());
+    if ipv4 {
+        // For ICMPv6 the kernel does it (RFC 3542, 3.1).
+        let sum = checksum(&packet);
+        packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    packet
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum = bytes.chunks(2).fold(0_u32, |sum, pair| {
+        let low = pair.get(1).copied().unwrap_or_default();
+        let sum = sum + u32::from(u16::from_be_bytes([pair[0], low]));
+        (sum & 0xffff) + (sum >> 16)
+    });
+    !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+fn reply(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Heard {
+    let Some([kind, code, _, _, i0, i1, n0, n1]) = icmp.first_chunk::<ICMP_HEADER>() else {
+        return Heard::Noise;
+    };
+    let wanted = if ipv4 { REPLY_V4 } else { REPLY_V6 };
+    let ours = identifier.is_none_or(|identifier| identifier == u16::from_be_bytes([*i0, *i1]));
+    if *kind == wanted && *code == 0 && ours {
+        Heard::Reply(u16::from_be_bytes([*n0, *n1]))
+    } else {
+        Heard::Noise
+    }
+}
+
+const ICMP_HEADER: usize = 8;
+const ECHO_V4: u8 = 8;
+const REPLY_V4: u8 = 0;
+const ECHO_V6: u8 = 128;
+const REPLY_V6: u8 = 129;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_has_its_size_and_a_checksum_that_sums_to_zero() {
+        let packet = request(true, 0x1234, 7, 33);
+        assert_eq!(packet.len(), 33);
+        assert_eq!(checksum(&packet), 0);
+    }
+
+    #[test]
+    fn a_reply_counts_by_identifier_and_number() {
+        let packet = [0, 0, 0, 0, 0x12, 0x34, 0, 7];
+        assert_eq!(reply(&packet, true, Some(0x1234)), Heard::Reply(7));
+        assert_eq!(reply(&packet, true, Some(0x1235)), Heard::Noise);
+        assert_eq!(reply(&packet, false, None), Heard::Noise);
+        assert_eq!(reply(&packet[..7], true, None), Heard::Noise);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..128), ipv4: bool) {
+            prop_assert!(bytes.len() >= ICMP_HEADER || reply(&bytes, ipv4, Some(1)) == Heard::Noise);
+            checksum(&bytes);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What each part of the agent gets of the configuration.
+
+use nix::unistd::User;
+
+use super::Config;
+use crate::{collect, executor};
+
+impl From<&Config> for collect::Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            role: config.device.role,
+            wan: config.device.wan.clone(),
+            expected_up: config.device.expected_up.clone(),
+            gateway: config.device.gateway,
+            anchors: config.probe.anchors.clone(),
+            names: config.probe.names.clone(),
+            alternates: config.probe.resolvers.clone(),
+            ntp: config.probe.ntp.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&Config> for executor::Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            state: config.paths.executor(),
+            sanitizer_key: config.paths.sanitizer_key(),
+            policy: config.paths.policy.clone(),
+            daemon: User::from_name(&config.user).ok().flatten().map(|user| user.uid.as_raw()),
+            name: config.probe.names.first().cloned(),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Answers people on the daemon's socket.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aizen_protocol::control::{Bindings, DaemonAnswer, DaemonRequest};
+use aizen_protocol::package::BindingKind;
+use aizen_protocol::record::Trigger;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::state::State;
+use crate::control::{Access, Connection, ControlError};
+use crate::sanitize;
+
+/// People at one time.
+const AT_ONCE: usize = 16;
+/// A connection that says nothing for so long is closed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Serves for as long as the daemon lives.
+pub(super) async fn serve(
+    listener: UnixListener,
+    state: State,
+    sanitizer: Arc<Mutex<sanitize::Stage>>,
+    asked: mpsc::Sender<Trigger>,
+) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if open.len() < AT_ONCE => match accepted {
+                Ok((stream, _)) => {
+                    let (state, sanitizer, asked) = (state.clone(), Arc::clone(&sanitizer), asked.clone());
+                    open.spawn(async move {
+                        if let Err(error) = converse(stream, &state, &sanitizer, &asked).await {
+                            tracing::debug!(%error, "a local connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept a local connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(ended) = open.join_next() => drop(ended),
+        }
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    state: &State,
+    sanitizer: &Mutex<sanitize::Stage>,
+    asked: &mpsc::Sender<Trigger>,
+) -> Result<(), ControlError> {
+    let mut connection = Connection::accepted(stream)?;
+    while let Ok(received) = timeout(PATIENCE, connection.recv::<DaemonRequest>()).await {
+        let Some(request) = received? else { break };
+        let answer = if connection.peer().may(needed(&request), None) {
+            answer(request, state, sanitizer, asked).await
+        } else {
+            DaemonAnswer::Failed { message: "only root and members of the group aizen-operators may ask for that".to_owned() }
+        };
+        connection.send(&answer).await?;
+    }
+    Ok(())
+}
+
+fn needed(request: &DaemonRequest) -> Access {
+    match request {
+        DaemonRequest::Status => Access::Anybody,
+        DaemonRequest::Connect | DaemonRequest::Collect | DaemonRequest::Reveal { .. } => Access::Operator,
+    }
+}
+
+async fn answer(
+    request: DaemonRequest,
+    state: &State,
+    sanitizer: &Mutex<sanitize::Stage>,
+    asked: &mpsc::Sender<Trigger>,
+) -> DaemonAnswer {
+    match request {
+        DaemonRequest::Status => DaemonAnswer::Status(state.status().await),
+        DaemonRequest::Connect if state.kick() => DaemonAnswer::Done,
+        DaemonRequest::Connect => {
+            DaemonAnswer::Failed { message: "this device is not enrolled: see 'aizen enroll --help'".to_owned() }
+        }
+        DaemonRequest::Collect => {
+            // A full queue holds a round already.
+            asked.try_send(Trigger::Asked).ok();
+            DaemonAnswer::Done
+        }
+        DaemonRequest::Reveal { pseudonyms } => DaemonAnswer::Values { values: reveal(&pseudonyms, sanitizer) },
+    }
+}
+
+fn reveal(pseudonyms: &[String], sanitizer: &Mutex<sanitize::Stage>) -> Bindings {
+    const KINDS: [BindingKind; 4] = [BindingKind::Address, BindingKind::Prefix, BindingKind::Mac, BindingKind::Name];
+    let sanitizer = sanitizer.lock().unwrap_or_else(PoisonError::into_inner);
+    let value = |pseudonym: &String| KINDS.iter().find_map(|kind| sanitizer.value(*kind, pseudonym));
+    pseudonyms.iter().filter_map(|p| Some((p.clone(), value(p)?))).collect()
+}

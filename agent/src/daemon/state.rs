@@ -1,0 +1,95 @@
+//! What `aizen status` tells of the daemon.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aizen_protocol::control::{DaemonStatus, UplinkState};
+use aizen_protocol::finding::Verdict;
+use aizen_protocol::id::DeviceId;
+use tokio::sync::{mpsc, watch};
+
+use crate::stream::handle::SpoolHandle;
+use crate::stream::meter::Meter;
+use crate::stream::uplink::Command;
+
+/// Shared by the parts of the daemon; no lock is held while waiting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    device: Option<DeviceId>,
+    spool: Option<SpoolHandle>,
+    uplink: Option<(watch::Receiver<UplinkState>, Meter, mpsc::Sender<Command>)>,
+    verdict: Option<Verdict>,
+}
+
+impl State {
+    pub(super) fn enrolled(&self, device: DeviceId, spool: SpoolHandle) {
+        let mut known = self.lock();
+        known.device = Some(device);
+        known.spool = Some(spool);
+    }
+
+    pub(super) fn connected_by(&self, state: watch::Receiver<UplinkState>, meter: Meter, commands: mpsc::Sender<Command>) {
+        self.lock().uplink = Some((state, meter, commands));
+    }
+
+    /// The newest verdict, with real values: it is for this device's screen. True if its health changed.
+    pub(super) fn judged(&self, verdict: Verdict) -> bool {
+        let before = self.lock().verdict.replace(verdict.clone());
+        before.is_none_or(|b| b.health != verdict.health)
+    }
+
+    pub(super) fn spool(&self) -> Option<SpoolHandle> {
+        self.lock().spool.clone()
+    }
+
+    /// Tells the uplink that the network changed; false without an enrollment.
+    pub(super) fn kick(&self) -> bool {
+        let commands = self.lock().uplink.as_ref().map(|(_, _, commands)| commands.clone());
+        // A full queue holds a kick already.
+        commands.map(|c| c.try_send(Command::Kick)).is_some()
+    }
+
+    pub(super) async fn status(&self) -> DaemonStatus {
+        let (spool, mut status) = {
+            let known = self.lock();
+            (known.spool.clone(), known.status())
+        };
+        if let Some(spool) = spool
+            && let Ok(now) = spool.status().await
+        {
+            status.newest = now.newest;
+            status.acknowledged = now.acknowledged;
+            status.spooled = now.frames;
+            status.spooled_bytes = now.bytes;
+            status.dropped = now.dropped;
+        }
+        status
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn status(&self) -> DaemonStatus {
+        let uplink = self.uplink.as_ref();
+        let findings = |v: &Verdict| v.findings.iter().map(|f| f.summary.0.clone()).collect();
+        DaemonStatus {
+            device: self.device.clone(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            uplink: uplink.map_or(UplinkState::NotEnrolled, |(state, _, _)| state.borrow().clone()),
+            newest: Default::default(),
+            acknowledged: Default::default(),
+            spooled: 0,
+            spooled_bytes: 0,
+            dropped: 0,
+            sent_bytes: uplink.map(|(_, meter, _)| meter.by_purpose()).unwrap_or_default(),
+            health: self.verdict.as_ref().map(|v| v.health),
+            health_at: self.verdict.as_ref().map(|v| v.at),
+            findings: self.verdict.as_ref().map(findings).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! From an envelope to an admitted change: every check, the space, the replay record. Nothing is touched here.
+
+use aizen_protocol::control::Bindings;
+use aizen_protocol::envelope::Envelope;
+use aizen_protocol::id::ChangeId;
+use aizen_protocol::package::Package;
+use aizen_protocol::package::manifest::{Class, Operation};
+use aizen_protocol::reason::Reason;
+
+use super::ExecutorError;
+use super::ledger::{LedgerError, RESERVE};
+use super::shared::Shared;
+use crate::broker;
+use crate::change::Admission;
+use crate::confirm::probe::Probes;
+use crate::control::Peer;
+use crate::execute::binding::{self, Values};
+use crate::rollback::journal::{JournalError, RECORD};
+use crate::store::StoreError;
+use crate::verify::{self, Refused, Verified};
+
+/// A change whose replay record is stored.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) change: ChangeId,
+    pub(crate) package: Verified<Package>,
+    pub(crate) values: Values,
+    pub(crate) grants: Vec<Operation>,
+    pub(crate) probes: Probes,
+    pub(crate) effect_must_match: bool,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub(crate) enum NotAdmitted {
+    /// A check failed.
+    Refused(Refused),
+    /// The executor can't go on.
+    Fatal(ExecutorError),
+}
+
+impl<T: Into<Refused>> From<T> for NotAdmitted {
+    fn from(refused: T) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+/// Values and operations of a package, checked against this device.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) values: Values,
+    pub(crate) grants: Vec<Operation>,
+}
+
+/// Finds the values for a package's pseudonyms, puts them into its operations and asks the policy about the result.
+pub(crate) fn resolve(
+    shared: &Shared,
+    package: &Package,
+    script: &[u8],
+    given: &Bindings,
+) -> Result<Resolved, Refused> {
+    let values = {
+        let sanitizer = shared.sanitizer().ok_or(Reason::NotEnrolled)?;
+        binding::resolve(&package.bindings, given, script, |kind, real| {
+            sanitizer.pseudonym_of(kind, real)
+        })?
+    };
+    let grants = broker::resolve_grants(&package.manifest, &values)?;
+    let policy = verify::Policy::load(&shared.settings.policy)
+        .map_err(|e| Refused::because(Reason::PolicyDenied, e.to_string()))?;
+    match grants.iter().find(|grant| !policy.allows(grant)) {
+        Some(denied) => Err(Refused::because(
+            Reason::PolicyDenied,
+            format!("{denied:?}"),
+        )),
+        None => Ok(Resolved { values, grants }),
+    }
+}
+
+/// Admits a package: afterwards it never runs again, whatever happens.
+pub(crate) fn admit(
+    shared: &Shared,
+    envelope: &Envelope,
+    delivery: Option<&Envelope>,
+    bindings: &Bindings,
+    peer: &Peer,
+) -> Result<Admitted, NotAdmitted> {
+    let (package, effect_must_match) = shared.judge(|at| {
+        let package = verify::package(envelope, delivery, at)?;
+        Ok((package, at.policy.effect_must_match))
+    })?;
+    free(shared, package.package().manifest.class)?;
+    let content = package.package();
+    let Resolved { values, grants } = resolve(shared, content, package.script(), bindings)?;
+    let probes = Probes::declared(
+        &content.manifest.confirm,
+        &values,
+        shared.settings.root.clone(),
+    )?;
+    reserve(shared, &grants)?;
+    let admission = Admission {
+        change: ChangeId::fresh(),
+        package: content.id.clone(),
+        digest: package.digest(),
+        correlation_id: content.correlation_id.clone(),
+        intent: content.intent.clone(),
+        class: content.manifest.class,
+        risk: package.risk(),
+        delivery: content.delivery,
+        confirm: content.manifest.confirm.clone(),
+        approved_effect: content.effect,
+        issued_at: content.issued_at,
+        expires: content.expires,
+        asked_by: peer.pid,
+    };
+    let change = admission.change.clone();
+    let moment = shared.moment();
+    let fatal = |error: ExecutorError| {
+        shared.failed.set(true);
+        NotAdmitted::Fatal(error)
+    };
+    shared
+        .ledger
+        .borrow_mut()
+        .admit(admission.clone(), &moment)
+        .map_err(|e| fatal(e.into()))?;
+    shared.remember_admission(&admission).map_err(fatal)?;
+    Ok(Admitted {
+        change,
+        package,
+        values,
+        grants,
+        probes,
+        effect_must_match,
+    })
+}
+
+/// One change at a time, and none after a rollback that a person has not cleared.
+fn free(shared: &Shared, class: Class) -> Result<(), Refused> {
+    let ledger = shared.ledger.borrow();
+    if let Some(pending) = ledger.open_change() {
+        return Err(Refused::because(
+            Reason::Busy,
+            pending.admission().change.to_string(),
+        ));
+    }
+    if class != Class::Diagnose
+        && let Some(blocking) = ledger.blocking()
+    {
+        return Err(Refused::because(
+            Reason::RollbackIncomplete,
+            blocking.admission().change.to_string(),
+        ));
+    }
+    if shared.failed.get() {
+        return Err(Reason::StorageFailed.into());
+    }
+    Ok(())
+}
+
+fn reserve(shared: &Shared, grants: &[Operation]) -> Result<(), Refused> {
+    let told = |error: &dyn std::fmt::Display, reason| Refused::because(reason, error.to_string());
+    // Each file is journalled as it was before it is written.
+    let files = grants.iter().filter(|g| matches!(g, Operation::File(_)));
+    let needed = RESERVE + files.count() as u64 * RECORD as u64;
+    // The journal's records, and the snapshot beside them.
+    shared.store.require_space(2 * needed).map_err(|error| {
+        let reason = match &error {
+            StoreError::NoSpace { .. } => Reason::NoSpace,
+            StoreError::Io { .. } | StoreError::TooLarge { .. } | StoreError::NotPrivate { .. } => {
+                Reason::StorageFailed
+            }
+        };
+        told(&error, reason)
+    })?;
+    let mut ledger = shared.ledger.borrow_mut();
+    let reserved = ledger
+        .rotate_if_long()
+        .and_then(|()| ledger.reserve(needed));
+    reserved.map_err(|error| {
+        let full = matches!(&error, LedgerError::Journal(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull);
+        told(&error, if full { Reason::NoSpace } else { Reason::StorageFailed })
+    })
+}

@@ -1,0 +1,322 @@
+//! Who may ask what, and what is done about it.
+
+use std::rc::Rc;
+
+use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest, Question};
+use aizen_protocol::envelope::Envelope;
+use aizen_protocol::id::{ChangeId, Digest};
+use tokio::sync::{mpsc, oneshot};
+
+use super::admission::{self, NotAdmitted};
+use super::door::Ask;
+use super::refusal::Refusals;
+use super::session::{Command, Session};
+use super::shared::Shared;
+use super::{ExecutorError, Job, questions};
+use crate::change::Event;
+use crate::confirm::NotConfirmed;
+use crate::control::{Access, Peer};
+use crate::verify;
+
+/// Rehearsals and questions at once.
+const JOBS: usize = 4;
+/// Commands that wait for the pending change.
+const COMMANDS: usize = 8;
+
+/// What a request began.
+pub(crate) enum Begun {
+    /// It is answered, or will be by what already runs.
+    Nothing,
+    /// Something that takes a while and changes nothing.
+    Job(Job),
+    /// A change.
+    Change(Box<Session>),
+}
+
+/// Where requests are decided.
+pub(crate) struct Desk {
+    shared: Rc<Shared>,
+    refusals: Refusals,
+    pending: Option<(ChangeId, mpsc::Sender<Command>)>,
+    jobs: usize,
+}
+
+type Answers = mpsc::Sender<ExecutorAnswer>;
+
+impl Desk {
+    pub(crate) fn new(shared: Rc<Shared>) -> Self {
+        Self {
+            shared,
+            refusals: Refusals::default(),
+            pending: None,
+            jobs: 0,
+        }
+    }
+
+    pub(crate) fn job_ended(&mut self) {
+        self.jobs = self.jobs.saturating_sub(1);
+    }
+
+    pub(crate) fn change_ended(&mut self) {
+        self.pending = None;
+    }
+
+    /// Takes one request.
+    ///
+    /// # Errors
+    /// [`ExecutorError`] if the executor can't go on.
+    pub(crate) fn take(&mut self, ask: Ask) -> Result<Begun, ExecutorError> {
+        let Ask {
+            peer,
+            request,
+            answers,
+        } = ask;
+        if !peer.may(access(&request), self.shared.settings.daemon) {
+            return Ok(said(
+                &answers,
+                failed("this needs root or a member of aizen-operators"),
+            ));
+        }
+        match request {
+            ExecutorRequest::Status => {
+                Ok(said(&answers, ExecutorAnswer::Status(self.shared.status())))
+            }
+            ExecutorRequest::Verify { package } => Ok(said(&answers, self.verify(&package))),
+            ExecutorRequest::Rehearse { package, bindings } => {
+                Ok(self.rehearse(&package, &bindings, answers))
+            }
+            ExecutorRequest::Execute {
+                package,
+                delivery,
+                bindings,
+            } => self.execute(&package, delivery.as_ref(), &bindings, &peer, answers),
+            ExecutorRequest::Watch => Ok(self.watch(answers)),
+            ExecutorRequest::Confirm { statement } => {
+                Ok(self.command(answers, |answer| Command::Confirm { statement, answer }))
+            }
+            ExecutorRequest::ConfirmOnSite { change } => {
+                if !self.is_pending(&change) {
+                    return Ok(said(&answers, failed("that change is not pending")));
+                }
+                Ok(self.command(answers, |answer| Command::OnSite { peer, answer }))
+            }
+            ExecutorRequest::RollBack { change } => {
+                Ok(said(&answers, self.roll_back(&change, peer.uid)))
+            }
+            ExecutorRequest::Clear { change } => Ok(said(&answers, self.clear(&change, peer.uid)?)),
+            ExecutorRequest::Changes => {
+                let changes = self.shared.ledger.borrow().summaries();
+                Ok(said(&answers, ExecutorAnswer::Changes { changes }))
+            }
+            ExecutorRequest::Outcomes => Ok(said(&answers, self.outcomes()?)),
+            ExecutorRequest::Acknowledge { outcome } => {
+                Ok(said(&answers, self.acknowledge(&outcome)?))
+            }
+            ExecutorRequest::Pause => {
+                self.shared.set_paused(true, peer.uid)?;
+                Ok(said(&answers, ExecutorAnswer::Done))
+            }
+            ExecutorRequest::Resume => {
+                self.shared.set_paused(false, peer.uid)?;
+                Ok(said(&answers, ExecutorAnswer::Done))
+            }
+            ExecutorRequest::See(question) => Ok(self.see(question, answers)),
+        }
+    }
+
+    fn verify(&self, package: &Envelope) -> ExecutorAnswer {
+        let verified = self.shared.judge(|at| verify::undelivered(package, at));
+        match verified {
+            Ok(verified) => ExecutorAnswer::Verified {
+                package: verified.package().id.clone(),
+                digest: verified.digest(),
+                risk: verified.risk(),
+                intent: verified.package().intent.clone(),
+            },
+            Err(refused) => ExecutorAnswer::Refused(aizen_protocol::control::Refusal {
+                reason: refused.reason,
+                detail: refused.detail,
+                signed: None,
+            }),
+        }
+    }
+
+    fn execute(
+        &mut self,
+        package: &Envelope,
+        delivery: Option<&Envelope>,
+        bindings: &Bindings,
+        peer: &Peer,
+        answers: Answers,
+    ) -> Result<Begun, ExecutorError> {
+        let admitted = match admission::admit(&self.shared, package, delivery, bindings, peer) {
+            Ok(admitted) => admitted,
+            Err(NotAdmitted::Fatal(error)) => return Err(error),
+            Err(NotAdmitted::Refused(refused)) => {
+                let refusal = self.refusals.refuse(&self.shared, package, refused);
+                return Ok(said(&answers, ExecutorAnswer::Refused(refusal)));
+            }
+        };
+        let change = admitted.change.clone();
+        let mut watchers = self.shared.watchers.borrow_mut();
+        watchers.begin();
+        watchers.follow(answers);
+        watchers.tell(&ExecutorAnswer::Admitted {
+            change: change.clone(),
+        });
+        drop(watchers);
+        let (commands_tx, commands) = mpsc::channel(COMMANDS);
+        self.pending = Some((change, commands_tx));
+        let session = Session::new(Rc::clone(&self.shared), admitted, commands);
+        Ok(Begun::Change(Box::new(session)))
+    }
+
+    fn watch(&self, answers: Answers) -> Begun {
+        if self.pending.is_none() {
+            return said(&answers, ExecutorAnswer::Done);
+        }
+        if !self.shared.watchers.borrow_mut().follow(answers.clone()) {
+            return said(&answers, failed("too many follow this change already"));
+        }
+        Begun::Nothing
+    }
+
+    fn rehearse(&mut self, package: &Envelope, bindings: &Bindings, answers: Answers) -> Begun {
+        if self.jobs >= JOBS {
+            return said(&answers, failed("too much is being rehearsed: try again"));
+        }
+        let prepared = super::rehearsal::prepare(&self.shared, package, bindings);
+        self.jobs += 1;
+        let shared = Rc::clone(&self.shared);
+        let package = package.clone();
+        Begun::Job(Box::pin(async move {
+            let answer = super::rehearsal::run(&shared, &package, prepared).await;
+            // Whoever asked may be gone.
+            answers.send(answer).await.ok();
+        }))
+    }
+
+    fn see(&mut self, question: Question, answers: Answers) -> Begun {
+        if self.jobs >= JOBS {
+            return said(&answers, failed("too many questions at once: try again"));
+        }
+        self.jobs += 1;
+        Begun::Job(Box::pin(async move {
+            let answer = questions::answer(question).await;
+            // Whoever asked may be gone.
+            answers.send(answer).await.ok();
+        }))
+    }
+
+    fn is_pending(&self, change: &ChangeId) -> bool {
+        self.pending.as_ref().is_some_and(|(p, _)| p == change)
+    }
+
+    /// Hands a confirmation to the pending change; the answer comes when it was checked.
+    fn command(
+        &mut self,
+        answers: Answers,
+        make: impl FnOnce(oneshot::Sender<Result<(), NotConfirmed>>) -> Command,
+    ) -> Begun {
+        let Some((_, commands)) = &self.pending else {
+            return said(&answers, failed("no change is pending"));
+        };
+        let (answer, answered) = oneshot::channel();
+        if commands.try_send(make(answer)).is_err() {
+            return said(&answers, failed("the change does not take this any more"));
+        }
+        self.jobs += 1;
+        Begun::Job(Box::pin(async move {
+            let told = match answered.await {
+                Ok(Ok(())) => ExecutorAnswer::Done,
+                Ok(Err(not)) => failed(&not.to_string()),
+                Err(_) => failed("the change ended before it looked at this"),
+            };
+            // Whoever asked may be gone.
+            answers.send(told).await.ok();
+        }))
+    }
+
+    fn roll_back(&self, change: &ChangeId, uid: u32) -> ExecutorAnswer {
+        match &self.pending {
+            Some((pending, commands)) if pending == change => {
+                match commands.try_send(Command::RollBack { uid }) {
+                    Ok(()) => ExecutorAnswer::Done,
+                    Err(_) => failed("the change is being rolled back already"),
+                }
+            }
+            Some(_) | None => failed("that change is not pending"),
+        }
+    }
+
+    fn clear(&self, change: &ChangeId, uid: u32) -> Result<ExecutorAnswer, ExecutorError> {
+        let waits = {
+            let ledger = self.shared.ledger.borrow();
+            ledger
+                .blocking()
+                .is_some_and(|b| b.admission().change == *change)
+        };
+        if !waits || self.is_pending(change) {
+            return Ok(failed("that change has no incomplete rollback to clear"));
+        }
+        self.shared.record(change, Event::Cleared { uid })?;
+        self.shared.snapshots.remove(change.as_str())?;
+        Ok(ExecutorAnswer::Done)
+    }
+
+    fn outcomes(&self) -> Result<ExecutorAnswer, ExecutorError> {
+        // One line of the socket holds a bounded number of them; the rest follows after these are acknowledged.
+        let mut room = aizen_protocol::limit::FRAME - 4096;
+        let mut outcomes = Vec::new();
+        for envelope in self.shared.outbox.all()? {
+            let size = serde_json::to_vec(&envelope)
+                .map_err(crate::report::ReportError::from)?
+                .len()
+                + 1;
+            let Some(left) = room.checked_sub(size) else {
+                break;
+            };
+            room = left;
+            outcomes.push(envelope);
+        }
+        Ok(ExecutorAnswer::Outcomes { outcomes })
+    }
+
+    fn acknowledge(&self, outcome: &Digest) -> Result<ExecutorAnswer, ExecutorError> {
+        self.shared.outbox.acknowledge(outcome)?;
+        // One that is not there was acknowledged before: the daemon may have crashed in between.
+        Ok(ExecutorAnswer::Done)
+    }
+}
+
+fn access(request: &ExecutorRequest) -> Access {
+    match request {
+        ExecutorRequest::Status | ExecutorRequest::Verify { .. } | ExecutorRequest::Changes => {
+            Access::Anybody
+        }
+        ExecutorRequest::Rehearse { .. }
+        | ExecutorRequest::Execute { .. }
+        | ExecutorRequest::Watch
+        | ExecutorRequest::Confirm { .. }
+        | ExecutorRequest::Outcomes
+        | ExecutorRequest::Acknowledge { .. }
+        | ExecutorRequest::See(_) => Access::Daemon,
+        ExecutorRequest::ConfirmOnSite { .. }
+        | ExecutorRequest::RollBack { .. }
+        | ExecutorRequest::Clear { .. }
+        | ExecutorRequest::Pause
+        | ExecutorRequest::Resume => Access::Operator,
+    }
+}
+
+/// Answers at once; a peer that is gone hears nothing.
+fn said(answers: &Answers, answer: ExecutorAnswer) -> Begun {
+    answers.try_send(answer).ok();
+    Begun::Nothing
+}
+
+fn failed(message: &str) -> ExecutorAnswer {
+    ExecutorAnswer::Failed {
+        message: message.to_owned(),
+    }
+}

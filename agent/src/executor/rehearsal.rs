@@ -1,0 +1,128 @@
+//! A rehearsal: checked like a package, run in the shadow, answered with the effect, sanitized and signed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aizen_protocol::control::{Bindings, ExecutorAnswer, Refusal};
+use aizen_protocol::effect::{RehearsalResult, Rehearsed};
+use aizen_protocol::envelope::{Envelope, PayloadType};
+use aizen_protocol::id::Digest;
+use aizen_protocol::private::Text;
+
+use super::admission::{self, Resolved};
+use super::shared::Shared;
+use crate::rehearse::{self, ShadowRequest};
+use crate::verify::{self, Refused, Shadow};
+
+/// A rehearsal that passed every check.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    shadow: Shadow,
+    resolved: Resolved,
+}
+
+/// Checks a rehearsal package, or a package that is tried in the shadow first.
+pub(crate) fn prepare(
+    shared: &Shared,
+    envelope: &Envelope,
+    bindings: &Bindings,
+) -> Result<Prepared, Refused> {
+    let shadow = shared.judge(|at| verify::shadow(envelope, at))?;
+    let resolved = admission::resolve(shared, shadow.package(), shadow.script(), bindings)?;
+    Ok(Prepared { shadow, resolved })
+}
+
+/// Runs it and answers; a refusal is answered too, signed.
+pub(crate) async fn run(
+    shared: &Shared,
+    envelope: &Envelope,
+    prepared: Result<Prepared, Refused>,
+) -> ExecutorAnswer {
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(refused) => return refuse(shared, envelope, refused),
+    };
+    let digest = prepared.shadow.digest();
+    match rehearse::rehearse(request(shared, prepared)).await {
+        Ok(effect) => match sign(shared, digest, RehearsalResult::Effect(effect.clone())) {
+            Some(signed) => ExecutorAnswer::Rehearsed {
+                local: effect,
+                signed,
+            },
+            None => {
+                failed("the effect holds something that must not leave, so it can't be reported")
+            }
+        },
+        Err(error) => failed(&format!("the rehearsal failed: {error}")),
+    }
+}
+
+fn request(shared: &Shared, prepared: Prepared) -> ShadowRequest {
+    let package = prepared.shadow.package();
+    let manifest = &package.manifest;
+    ShadowRequest {
+        grants: prepared.resolved.grants,
+        script: prepared.shadow.script().to_vec(),
+        interpreter: PathBuf::from(&package.interpreter),
+        environment: prepared.resolved.values,
+        reads: manifest.read.iter().map(PathBuf::from).collect(),
+        limits: manifest.limits,
+        timeout: Duration::from_secs(manifest.timeout_s.into()),
+        root: shared.settings.root.clone(),
+        grace: shared.settings.execute.grace,
+        min_isolation: manifest.min_isolation,
+        risk: manifest.risk(),
+        user: shared.settings.execute.user,
+        helper: shared.settings.execute.helper.clone(),
+        ..ShadowRequest::default()
+    }
+}
+
+fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAnswer {
+    let text = if refused.detail.is_empty() {
+        refused.reason.sentence().to_owned()
+    } else {
+        refused.detail.clone()
+    };
+    let result = RehearsalResult::Refused {
+        reason: refused.reason,
+        detail: Text(text),
+    };
+    // Without a payload there is nothing that an answer could name.
+    let signed = envelope
+        .unverified_payload()
+        .ok()
+        .and_then(|payload| sign(shared, Digest::of(&payload), result));
+    ExecutorAnswer::Refused(Refusal {
+        reason: refused.reason,
+        detail: refused.detail,
+        signed,
+    })
+}
+
+fn sign(shared: &Shared, package: Digest, result: RehearsalResult) -> Option<Envelope> {
+    let standing = shared.standing.borrow();
+    let standing = standing.as_ref()?;
+    let rehearsed = Rehearsed {
+        device: standing.device.clone(),
+        package,
+        result,
+    };
+    let sanitized = shared
+        .sanitizer()?
+        .sanitize_value(rehearsed)
+        .inspect_err(|withheld| tracing::error!(%withheld, "an effect was withheld"))
+        .ok()?;
+    let payload = serde_json::to_vec(sanitized.get()).ok()?;
+    Some(Envelope::sign(
+        PayloadType::Effect,
+        &payload,
+        &[&standing.result_key],
+    ))
+}
+
+fn failed(message: &str) -> ExecutorAnswer {
+    ExecutorAnswer::Failed {
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,458 @@
+//! One admitted change from its snapshot to its report: the doing; what may follow what is `change`'s.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aizen_protocol::control::ExecutorAnswer;
+use aizen_protocol::effect::{Effect, ScriptRun};
+use aizen_protocol::envelope::Envelope;
+use aizen_protocol::id::ChangeId;
+use aizen_protocol::package::DeliveryMode;
+use aizen_protocol::package::manifest::{Class, Risk};
+use aizen_protocol::private::Text;
+use aizen_protocol::statement::Confirmation;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ExecutorError;
+use super::admission::Admitted;
+use super::closing::{self, Evidence};
+use super::shared::Shared;
+use crate::change::{Cause, Event};
+use crate::confirm::deadline::Deadline;
+use crate::confirm::health::{Health, Watch};
+use crate::confirm::{self, Confirmed, NotConfirmed};
+use crate::control::Peer;
+use crate::execute::{self, Attempt, Ground};
+use crate::rollback::{Checkpoint, Inverse};
+
+/// How often deadline and commands are looked at while something else runs.
+const TICK: Duration = Duration::from_millis(200);
+/// Between the end of one pass of probes and the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What may be said to a pending change.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The orchestrator's signed confirmation.
+    Confirm {
+        statement: Envelope,
+        answer: oneshot::Sender<Result<(), NotConfirmed>>,
+    },
+    /// A person's confirmation at the device.
+    OnSite {
+        peer: Peer,
+        answer: oneshot::Sender<Result<(), NotConfirmed>>,
+    },
+    /// A person wants it undone.
+    RollBack { uid: u32 },
+}
+
+/// How a session ends that has something to tell.
+type Told = Result<(), ExecutorError>;
+
+/// A change and what it needs.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Rc<Shared>,
+    admitted: Admitted,
+    commands: mpsc::Receiver<Command>,
+    evidence: Evidence,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Rc<Shared>,
+        admitted: Admitted,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            shared,
+            admitted,
+            commands,
+            evidence: Evidence::default(),
+        }
+    }
+
+    /// Runs to the end. An error means that the journal can't be trusted to hold what happens: the executor ends, and
+    /// its next start recovers.
+    pub(crate) async fn run(mut self) -> Told {
+        self.evidence.isolation = self.shared.isolation.borrow().clone();
+        match self.admitted.package.package().manifest.class {
+            Class::Diagnose => self.diagnose().await?,
+            Class::Repair | Class::Direct => self.repair().await?,
+        }
+        let change = self.change().clone();
+        let (local, signed) = closing::report(&self.shared, &change, self.evidence)?;
+        self.shared
+            .watchers
+            .borrow_mut()
+            .end(&ExecutorAnswer::Ended {
+                local: Box::new(local),
+                signed,
+            });
+        Ok(())
+    }
+
+    fn change(&self) -> &ChangeId {
+        &self.admitted.change
+    }
+
+    fn record(&self, event: Event) -> Told {
+        Ok(self.shared.record(self.change(), event)?)
+    }
+
+    async fn diagnose(&mut self) -> Told {
+        self.record(Event::Started)?;
+        match self.attempt(None).await {
+            Ok((attempt, _)) => {
+                let run = self.keep(attempt);
+                self.record(Event::Diagnosed { run })
+            }
+            Err(cause) => self.record(Event::Interrupted { cause }),
+        }
+    }
+
+    async fn repair(&mut self) -> Told {
+        let before = match self.snapshot().await {
+            Ok(before) => before,
+            Err(detail) => {
+                let cause = Cause::Storage { detail };
+                return self.record(Event::Interrupted { cause });
+            }
+        };
+        self.record(Event::Snapshotted {
+            before: before.digest(),
+        })?;
+        let mut watch = self.baseline().await;
+        let confirm = &self.admitted.package.package().manifest.confirm;
+        let within = Duration::from_secs(confirm.within_s.into());
+        let now = self.shared.moment();
+        let deadline = Deadline::after(now.boot, now.since_boot, within);
+        self.record(Event::Armed {
+            deadline: deadline.clone(),
+        })?;
+        let cause = match self.apply(&deadline).await? {
+            Some(cause) => cause,
+            None => match self.probe(&mut watch, &deadline).await? {
+                Ok(confirmed) => {
+                    self.evidence.probes = watch.results();
+                    return self.keep_change(&confirmed).await;
+                }
+                Err(cause) => cause,
+            },
+        };
+        self.evidence.probes = watch.results();
+        self.commands.close();
+        let change = self.change().clone();
+        closing::roll_back(&self.shared, &change, cause, &mut self.evidence).await
+    }
+
+    /// Stores the state before.
+    async fn snapshot(&self) -> Result<Checkpoint, String> {
+        let before = Checkpoint::take(&self.shared.world, &self.admitted.grants)
+            .await
+            .map_err(|e| format!("the state before can't be read: {e}"))?;
+        let bytes = serde_json::to_vec(&before).map_err(|e| e.to_string())?;
+        self.shared
+            .snapshots
+            .write(self.change().as_str(), &bytes)
+            .map_err(|e| format!("the state before can't be stored: {e}"))?;
+        Ok(before)
+    }
+
+    async fn baseline(&mut self) -> Watch {
+        let name = self.shared.settings.name.clone();
+        self.admitted.probes = self
+            .admitted
+            .probes
+            .clone()
+            .with_ambient(&self.admitted.grants, name.as_deref())
+            .await;
+        let samples = self.admitted.probes.sample().await;
+        let baseline = self
+            .admitted
+            .probes
+            .names()
+            .zip(samples)
+            .map(|((name, wanted), sample)| (name, wanted, sample))
+            .collect();
+        let confirm = &self.admitted.package.package().manifest.confirm;
+        Watch::new(baseline, Duration::from_secs(confirm.stable_s.into()))
+    }
+
+    /// Runs the script; a cause if it must be undone.
+    async fn apply(&mut self, deadline: &Deadline) -> Result<Option<Cause>, ExecutorError> {
+        self.record(Event::Started)?;
+        let (attempt, stopped) = match self.attempt(Some(deadline)).await {
+            Ok(ended) => ended,
+            Err(cause) => return Ok(Some(cause)),
+        };
+        let succeeded = attempt.succeeded();
+        let run = self.keep(attempt);
+        let end = run.end;
+        self.record(Event::Applied { run })?;
+        if stopped.is_some() {
+            return Ok(stopped);
+        }
+        if !succeeded {
+            return Ok(Some(Cause::Script { end }));
+        }
+        if self.admitted.effect_must_match && self.deviates() {
+            return Ok(Some(Cause::Deviation));
+        }
+        Ok(None)
+    }
+
+    /// One run, watched: the deadline and a person may end it.
+    async fn attempt(
+        &mut self,
+        deadline: Option<&Deadline>,
+    ) -> Result<(Attempt, Option<Cause>), Cause> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let change = self.admitted.change.clone();
+        let shared = Rc::clone(&self.shared);
+        let mut before_act = |inverse: &Inverse| {
+            let inverse = serde_json::to_value(inverse).map_err(std::io::Error::from)?;
+            shared
+                .record(&change, Event::Acting { inverse })
+                .map_err(std::io::Error::other)
+        };
+        let ground = Ground {
+            package: &self.admitted.package,
+            values: &self.admitted.values,
+            grants: &self.admitted.grants,
+            world: &self.shared.world,
+            settings: &self.shared.settings.execute,
+        };
+        let mut stopped = None;
+        let running = execute::attempt::run(ground, Arc::clone(&cancel), &mut before_act);
+        tokio::pin!(running);
+        let ended = loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                command = self.commands.recv(), if stopped.is_none() => match command {
+                    Some(Command::RollBack { uid }) => stopped = Some(Cause::Asked { uid }),
+                    Some(Command::Confirm { answer, .. } | Command::OnSite { answer, .. }) => {
+                        // Whoever asked may be gone; the change does not depend on it.
+                        answer.send(Err(NotConfirmed::TooEarly)).ok();
+                    }
+                    None => stopped = Some(Cause::Storage { detail: "the executor is stopping".to_owned() }),
+                },
+                () = tokio::time::sleep(TICK) => {
+                    let now = self.shared.moment();
+                    if stopped.is_none() && deadline.is_some_and(|d| d.passed(&now.boot, now.since_boot)) {
+                        stopped = Some(Cause::Deadline { missing: "the end of the script".to_owned() });
+                    }
+                }
+            }
+            if stopped.is_some() {
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
+        match ended {
+            Ok(attempt) => Ok((attempt, stopped)),
+            Err(error) => Err(Cause::Storage {
+                detail: format!("the sandbox was lost: {error}"),
+            }),
+        }
+    }
+
+    /// Keeps what a run showed for the report; gives its run without the output, for the journal.
+    fn keep(&mut self, attempt: Attempt) -> ScriptRun {
+        let bare = ScriptRun {
+            output: Text::default(),
+            end: attempt.run.end,
+            took_ms: attempt.run.took_ms,
+            output_bytes: attempt.run.output_bytes,
+            leftover_processes: attempt.run.leftover_processes,
+        };
+        for denied in &attempt.denied {
+            self.evidence.notes.push(format!("denied: {denied}"));
+        }
+        if attempt.isolation.level > 0 {
+            self.evidence.isolation = attempt.isolation;
+        }
+        let risk = self.admitted.package.risk();
+        if self.admitted.package.package().manifest.class != Class::Diagnose {
+            self.evidence.effect = Some(Effect {
+                changes: attempt.changes,
+                not_rehearsed: Vec::new(),
+                irreversible: Vec::new(),
+                management_path: risk == Risk::High,
+                risk,
+                script: bare.clone(),
+            });
+        }
+        self.evidence.script = Some(attempt.run);
+        bare
+    }
+
+    /// True if what changed, as the approver would see it, is not what was approved.
+    fn deviates(&self) -> bool {
+        let (Some(effect), Some(approved)) = (
+            self.evidence.effect.clone(),
+            self.admitted.package.package().effect,
+        ) else {
+            return false;
+        };
+        let Some(mut sanitizer) = self.shared.sanitizer() else {
+            return true;
+        };
+        sanitizer
+            .sanitize_value(effect)
+            .map_or(true, |effect| effect.get().digest() != approved)
+    }
+
+    /// Probes and waits for the confirmation, until both are there or a cause to undo it.
+    async fn probe(
+        &mut self,
+        watch: &mut Watch,
+        deadline: &Deadline,
+    ) -> Result<Result<Confirmed, Cause>, ExecutorError> {
+        let nonce = confirm::nonce().map_err(|source| ExecutorError::Random { source })?;
+        self.record(Event::Probing {
+            nonce: nonce.clone(),
+        })?;
+        let wanted = self.ask_for_confirmation(nonce, deadline)?;
+        let probes = self.admitted.probes.clone();
+        let sample = async |pause| {
+            tokio::time::sleep(pause).await;
+            probes.sample().await
+        };
+        let mut sampling = Box::pin(sample(Duration::ZERO));
+        let mut holds = false;
+        let mut confirmed: Option<Confirmed> = None;
+        loop {
+            tokio::select! {
+                samples = &mut sampling => {
+                    match watch.take(samples, self.shared.moment().since_boot) {
+                        Health::Holds => holds = true,
+                        Health::Unsettled => holds = false,
+                        Health::Broken { probe } => return Ok(Err(Cause::Broken { probe })),
+                    }
+                    sampling = Box::pin(sample(PAUSE));
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::RollBack { uid }) => return Ok(Err(Cause::Asked { uid })),
+                    Some(Command::Confirm { statement, answer }) => {
+                        let checked = self.check_statement(&statement, &wanted);
+                        Self::answer(checked, answer, &mut confirmed);
+                    }
+                    Some(Command::OnSite { peer, answer }) => {
+                        let checked = self.check_on_site(&peer);
+                        Self::answer(checked, answer, &mut confirmed);
+                    }
+                    None => return Ok(Err(Cause::Storage { detail: "the executor is stopping".to_owned() })),
+                },
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let now = self.shared.moment();
+            if deadline.passed(&now.boot, now.since_boot) {
+                let missing = missing(watch, confirmed.is_some());
+                return Ok(Err(Cause::Deadline { missing }));
+            }
+            if holds && let Some(confirmed) = confirmed.take() {
+                return Ok(Ok(confirmed));
+            }
+        }
+    }
+
+    fn answer(
+        checked: Result<Confirmed, NotConfirmed>,
+        answer: oneshot::Sender<Result<(), NotConfirmed>>,
+        confirmed: &mut Option<Confirmed>,
+    ) {
+        let told = match checked {
+            Ok(by) => {
+                *confirmed = Some(by);
+                Ok(())
+            }
+            Err(not) => Err(not),
+        };
+        // Whoever asked may be gone; the change does not depend on it.
+        answer.send(told).ok();
+    }
+
+    fn ask_for_confirmation(
+        &self,
+        nonce: aizen_protocol::statement::Nonce,
+        deadline: &Deadline,
+    ) -> Result<Confirmation, ExecutorError> {
+        let device = {
+            let standing = self.shared.standing.borrow();
+            let standing = standing.as_ref().ok_or(ExecutorError::NotEnrolled)?;
+            standing.device.clone()
+        };
+        let confirmation = Confirmation {
+            device,
+            package: self.admitted.package.digest(),
+            change: self.change().clone(),
+            nonce,
+        };
+        let now = self.shared.moment();
+        let left = deadline.left(&now.boot, now.since_boot).as_secs();
+        let ask = match self.admitted.package.package().delivery {
+            DeliveryMode::Uplink => ExecutorAnswer::ConfirmWanted {
+                confirmation: confirmation.clone(),
+            },
+            DeliveryMode::OnSite => ExecutorAnswer::ConfirmOnSiteWanted {
+                change: self.change().clone(),
+                within_s: u32::try_from(left).unwrap_or(u32::MAX),
+            },
+        };
+        self.shared.watchers.borrow_mut().tell(&ask);
+        Ok(confirmation)
+    }
+
+    fn check_statement(
+        &self,
+        statement: &Envelope,
+        wanted: &Confirmation,
+    ) -> Result<Confirmed, NotConfirmed> {
+        if self.admitted.package.package().delivery != DeliveryMode::Uplink {
+            return Err(NotConfirmed::OtherWay);
+        }
+        let standing = self.shared.standing.borrow();
+        let standing = standing.as_ref().ok_or(NotConfirmed::OtherChange)?;
+        confirm::by_statement(statement, wanted, &standing.trust, self.shared.moment().at)
+    }
+
+    fn check_on_site(&self, peer: &Peer) -> Result<Confirmed, NotConfirmed> {
+        if self.admitted.package.package().delivery != DeliveryMode::OnSite {
+            return Err(NotConfirmed::OtherWay);
+        }
+        let ledger = self.shared.ledger.borrow();
+        let asked_by = ledger
+            .find(self.change())
+            .and_then(|change| change.admission().asked_by);
+        confirm::on_site(peer, asked_by)
+    }
+
+    /// Journals the confirmation: from here on the change stays.
+    async fn keep_change(&mut self, confirmed: &Confirmed) -> Told {
+        let after = Checkpoint::take(&self.shared.world, &self.admitted.grants).await;
+        let after = after.map(|state| state.digest());
+        if let Err(error) = &after {
+            self.evidence
+                .notes
+                .push(format!("the state after can't be read: {error}"));
+        }
+        self.record(Event::Confirmed {
+            by: confirmed.by().clone(),
+            after: after.ok(),
+        })
+    }
+}
+
+fn missing(watch: &Watch, confirmed: bool) -> String {
+    let mut missing = watch.failing();
+    if !confirmed {
+        missing.push("a confirmation".to_owned());
+    }
+    if missing.is_empty() {
+        missing.push("the probes' whole window".to_owned());
+    }
+    missing.join(", ")
+}

@@ -1,0 +1,229 @@
+//! What every part of the executor works with: one owner each, borrowed for a moment, never across an await.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::path::PathBuf;
+
+use aizen_protocol::control::ExecutorStatus;
+use aizen_protocol::control::TrustState;
+use aizen_protocol::id::{BootId, ChangeId};
+use aizen_protocol::outcome::{Isolation, Stage};
+use aizen_sanitizer::{Sanitizer, SanitizerKey};
+
+use super::ledger::{Entry, Ledger, LedgerError, summary};
+use super::standing::{Standing, StandingError};
+use super::watchers::Watchers;
+use super::{ExecutorError, Settings};
+use crate::broker::World;
+use crate::change::{Admission, Event, Moment};
+use crate::clock;
+use crate::report::Outbox;
+use crate::store::{Store, StoreError};
+use crate::verify::{Circumstances, Policy, Refused, Replay};
+use aizen_protocol::reason::Reason;
+
+/// Name of the entry that says that a person paused changes.
+const PAUSED: &str = "paused";
+
+/// The executor's belongings.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) snapshots: Store,
+    pub(crate) outbox: Outbox,
+    pub(crate) world: World,
+    pub(crate) boot: BootId,
+    pub(crate) ledger: RefCell<Ledger>,
+    pub(crate) replay: RefCell<Replay>,
+    sanitizer: RefCell<Option<Sanitizer>>,
+    pub(crate) standing: RefCell<Option<Standing>>,
+    pub(crate) isolation: RefCell<Isolation>,
+    pub(crate) watchers: RefCell<Watchers>,
+    /// A journal that failed: nothing may be changed until a restart has read it again.
+    pub(crate) failed: Cell<bool>,
+}
+
+impl Shared {
+    /// Opens the state directory. A damaged journal or replay memory is an error: the executor then does not start.
+    pub(crate) fn open(settings: Settings) -> Result<Self, ExecutorError> {
+        let store = Store::open(&settings.state)?;
+        let boot = super::standing::boot_id(&PathBuf::from("/proc"))
+            .map_err(|source| ExecutorError::Boot { source })?;
+        let ledger = Ledger::open(&store)?;
+        let replay = match store.read("replay", crate::verify::replay::FILE as u64)? {
+            Some(bytes) => Replay::parse(&bytes).map_err(ExecutorError::Replay)?,
+            // A memory that is gone while the journal is there would let an old package run again.
+            None if !ledger.is_fresh() => return Err(ExecutorError::Replay(Reason::StorageFailed)),
+            None => {
+                let empty = Replay::default();
+                let bytes = empty.to_bytes().map_err(ExecutorError::Replay)?;
+                store.write("replay", &bytes)?;
+                empty
+            }
+        };
+        let shared = Self {
+            snapshots: store.inside("snapshots")?,
+            outbox: Outbox::open(&store)?,
+            world: World {
+                root: settings.root.clone(),
+            },
+            boot,
+            ledger: RefCell::new(ledger),
+            replay: RefCell::new(replay),
+            sanitizer: RefCell::default(),
+            standing: RefCell::default(),
+            isolation: RefCell::new(Isolation::default()),
+            watchers: RefCell::default(),
+            failed: Cell::new(false),
+            store,
+            settings,
+        };
+        shared.refresh_standing()?;
+        Ok(shared)
+    }
+
+    /// This moment.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            at: clock::now(),
+            boot: self.boot.clone(),
+            since_boot: clock::since_boot(),
+        }
+    }
+
+    /// Reads the enrollment again: it may have been made since the start.
+    pub(crate) fn refresh_standing(&self) -> Result<(), StandingError> {
+        let standing = Standing::load(&self.store)?;
+        if standing.is_some() && self.sanitizer.borrow().is_none() {
+            let key = SanitizerKey::load(&self.settings.sanitizer_key)
+                .map_err(StandingError::Sanitizer)?;
+            let sanitizer = Sanitizer::new(key, aizen_sanitizer::Policy::default());
+            *self.sanitizer.borrow_mut() = Some(sanitizer);
+        }
+        *self.standing.borrow_mut() = standing;
+        Ok(())
+    }
+
+    /// The sanitizer, once the device is enrolled.
+    pub(crate) fn sanitizer(&self) -> Option<RefMut<'_, Sanitizer>> {
+        RefMut::filter_map(self.sanitizer.borrow_mut(), Option::as_mut).ok()
+    }
+
+    /// Journals an event, applies it and tells it to whoever follows.
+    pub(crate) fn record(&self, change: &ChangeId, event: Event) -> Result<(), LedgerError> {
+        let moment = self.moment();
+        let mut ledger = self.ledger.borrow_mut();
+        let before = ledger.find(change).map(|c| c.stage());
+        if let Err(error) = ledger.record(change, event, &moment) {
+            self.failed.set(true);
+            return Err(error);
+        }
+        let after = ledger.find(change).map(|c| c.stage());
+        drop(ledger);
+        if let Some(stage) = after.filter(|_| after != before) {
+            self.reached(change, stage, &moment);
+        }
+        Ok(())
+    }
+
+    /// Tells whoever follows that the change reached a stage.
+    pub(crate) fn reached(&self, change: &ChangeId, stage: Stage, moment: &Moment) {
+        tracing::info!(%change, ?stage, "change reached a stage");
+        self.watchers
+            .borrow_mut()
+            .tell(&aizen_protocol::control::ExecutorAnswer::Reached {
+                change: change.clone(),
+                stage,
+                at: moment.at,
+            });
+    }
+
+    /// Makes sure that an admitted package is remembered, durably: a crash may have come between journal and memory.
+    pub(crate) fn remember_admission(&self, admission: &Admission) -> Result<(), ExecutorError> {
+        let mut replay = self.replay.borrow().clone();
+        replay
+            .remember(
+                &admission.package,
+                admission.digest,
+                admission.issued_at,
+                admission.expires,
+            )
+            .map_err(ExecutorError::Replay)?;
+        self.store
+            .write("replay", &replay.to_bytes().map_err(ExecutorError::Replay)?)?;
+        *self.replay.borrow_mut() = replay;
+        Ok(())
+    }
+
+    /// True if a person paused changes.
+    pub(crate) fn paused(&self) -> Result<bool, StoreError> {
+        Ok(self.store.read(PAUSED, 1024)?.is_some())
+    }
+
+    /// Pauses or resumes, durably.
+    pub(crate) fn set_paused(&self, paused: bool, uid: u32) -> Result<(), ExecutorError> {
+        if paused {
+            self.store.write(PAUSED, uid.to_string().as_bytes())?;
+        } else {
+            self.store.remove(PAUSED)?;
+        }
+        let moment = self.moment();
+        Ok(self.ledger.borrow_mut().note(&Entry::Paused {
+            paused,
+            uid,
+            moment,
+        })?)
+    }
+
+    /// Runs `judge` with everything that a check needs to know.
+    pub(crate) fn judge<T>(
+        &self,
+        judge: impl FnOnce(&Circumstances<'_>) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Refused::because(Reason::StorageFailed, error.to_string())
+        };
+        self.refresh_standing().map_err(|e| failed(&e))?;
+        let policy = Policy::load(&self.settings.policy)
+            .map_err(|e| Refused::because(Reason::PolicyDenied, e.to_string()))?;
+        let paused = self.paused().map_err(|e| failed(&e))?;
+        let standing = self.standing.borrow();
+        let standing = standing.as_ref().ok_or(Reason::NotEnrolled)?;
+        judge(&Circumstances {
+            now: clock::now(),
+            device: &standing.device,
+            epoch: &standing.epoch,
+            trust: Some(&standing.trust),
+            policy: &policy,
+            replay: &self.replay.borrow(),
+            paused,
+            isolation: &self.isolation.borrow(),
+        })
+    }
+
+    /// Answers "how are you".
+    pub(crate) fn status(&self) -> ExecutorStatus {
+        if let Err(error) = self.refresh_standing() {
+            tracing::warn!(%error, "the enrollment can't be read");
+        }
+        let standing = self.standing.borrow();
+        let standing = standing.as_ref();
+        let policy = Policy::load(&self.settings.policy).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the policy can't be used: no change is allowed");
+            Policy::default()
+        });
+        ExecutorStatus {
+            device: standing.map(|s| s.device.clone()),
+            epoch: standing.map(|s| s.epoch.clone()),
+            trust: standing.map_or(TrustState::NotEnrolled, |s| {
+                s.state(clock::now(), &self.replay.borrow())
+            }),
+            trust_version: standing.map_or(0, |s| s.trust.version),
+            isolation: self.isolation.borrow().clone(),
+            changes_allowed: policy.allow_changes,
+            // A state that can't be read must not look like "go on".
+            paused: self.paused().unwrap_or(true),
+            pending: self.ledger.borrow().open_change().map(summary),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The state before a change: taken whole, compared by meaning, never as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use aizen_protocol::id::Digest;
+use aizen_protocol::package::manifest::Operation;
+use aizen_protocol::private::Text;
+use serde::{Deserialize, Serialize};
+
+use super::address::{self, AddressState};
+use super::difference::{self, Difference};
+use super::file::{FileError, FileState, Place};
+use super::kernel::{Kernel, KernelError};
+use super::link::{self, LinkState, Names};
+use super::neighbour::{self, NeighbourState};
+use super::route::{self, RouteState};
+use super::rule::{self, RuleState};
+use super::sysctl::{self, Pattern, SysctlKey};
+use crate::broker::World;
+use crate::broker::grant::{Exact, GrantError};
+
+/// Why the state could not be taken. Without it nothing may run.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A grant that is not one.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// rtnetlink.
+    #[error("the network's state can't be read: {0}")]
+    Kernel(#[from] KernelError),
+    /// A file that could not be put back.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What a checkpoint looks at: it follows from the grants alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scope {
+    network: bool,
+    sysctls: BTreeSet<Pattern>,
+    files: BTreeSet<String>,
+}
+
+impl Scope {
+    /// What the grants name, and what they can disturb: a link, an address or a parameter moves others with it, so
+    /// any of them asks for the whole network.
+    pub(crate) fn of(grants: &[Operation]) -> Result<Self, GrantError> {
+        let mut scope = Self::default();
+        for grant in grants {
+            match Exact::try_from(grant)? {
+                Exact::Route { .. } | Exact::Address { .. } => scope.network = true,
+                Exact::Link { dev, mtu, .. } => {
+                    scope.network = true;
+                    if mtu.is_some() {
+                        scope.sysctls.extend(Pattern::of_interface(&dev));
+                    }
+                }
+                Exact::Sysctl { key, .. } => {
+                    scope.network = true;
+                    scope.sysctls.extend(key.moves());
+                }
+                Exact::File { path, .. } => {
+                    scope.files.insert(path);
+                }
+            }
+        }
+        Ok(scope)
+    }
+
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.sysctls.iter()
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = &String> {
+        self.files.iter()
+    }
+
+    /// The place of one of its files.
+    pub(crate) fn place(&self, root: &Path, path: &str) -> Result<Option<Place>, FileError> {
+        Place::find(root, path, &|target| self.files.contains(target))
+    }
+}
+
+/// The kernel's network objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) links: Vec<LinkState>,
+    pub(crate) addresses: Vec<AddressState>,
+    pub(crate) routes: Vec<RouteState>,
+    pub(crate) rules: Vec<RuleState>,
+    pub(crate) neighbours: Vec<NeighbourState>,
+}
+
+impl Network {
+    pub(crate) async fn read(kernel: &Kernel) -> Result<Self, KernelError> {
+        let links = link::read(kernel).await?;
+        let names = Names::of(&links);
+        Ok(Self {
+            addresses: address::read(kernel, &names).await?,
+            routes: route::read(kernel, &names).await?,
+            rules: rule::read(kernel).await?,
+            neighbours: neighbour::read(kernel, &names).await?,
+            links,
+        })
+    }
+
+    pub(crate) fn names(&self) -> Names {
+        Names::of(&self.links)
+    }
+
+    fn canonical(&self) -> Self {
+        let mut addresses: Vec<_> = self.addresses.iter().map(AddressState::canonical).collect();
+        // Stable: the order of one device's IPv4 addresses has a meaning, that of its IPv6 addresses has none.
+        addresses.sort_by(|a, b| {
+            let of = |s: &AddressState| (s.dev.clone(), s.address.address.is_ipv6());
+            of(a).cmp(&of(b))
+        });
+        for same in addresses.chunk_by_mut(|a, b| {
+            a.dev == b.dev && a.address.address.is_ipv6() == b.address.address.is_ipv6()
+        }) {
+            if same.first().is_some_and(|a| a.address.address.is_ipv6()) {
+                same.sort();
+            } else {
+                // The kernel lists the primary ones first.
+                same.sort_by_key(AddressState::is_secondary);
+            }
+        }
+        Self {
+            links: self.links.iter().map(LinkState::canonical).collect(),
+            addresses,
+            routes: self.routes.iter().map(RouteState::canonical).collect(),
+            rules: self.rules.clone(),
+            neighbours: self.neighbours.clone(),
+        }
+    }
+}
+
+/// The state of every object that the grants name or can disturb, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub(crate) scope: Scope,
+    pub(crate) network: Option<Network>,
+    pub(crate) sysctls: BTreeMap<SysctlKey, String>,
+    pub(crate) files: BTreeMap<String, FileState>,
+}
+
+impl Checkpoint {
+    /// Takes the state that `grants` (as [`crate::broker::resolve_grants`] gives them) name or can disturb.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]: something that is granted can't be read, so it could not be put back.
+    pub async fn take(world: &World, grants: &[Operation]) -> Result<Self, CheckpointError> {
+        Self::take_scope(world, Scope::of(grants)?).await
+    }
+
+    /// The same objects again.
+    pub(crate) async fn again(&self, world: &World) -> Result<Self, CheckpointError> {
+        Self::take_scope(world, self.scope.clone()).await
+    }
+
+    pub(crate) async fn take_scope(world: &World, scope: Scope) -> Result<Self, CheckpointError> {
+        let network = if scope.network {
+            Some(Network::read(&Kernel::open()?).await?)
+        } else {
+            None
+        };
+        let patterns: Vec<Pattern> = scope.sysctls.iter().cloned().collect();
+        let mut files = BTreeMap::new();
+        for path in &scope.files {
+            let state = match scope.place(&world.root, path)? {
+                Some(place) => place.read()?,
+                None => FileState::Absent,
+            };
+            files.insert(path.clone(), state);
+        }
+        Ok(Self {
+            network,
+            sysctls: sysctl::read_all(&patterns),
+            files,
+            scope,
+        })
+    }
+
+    /// The part that a reboot does not take back by itself: files. Before the network is up there is nothing else to
+    /// compare with.
+    #[must_use]
+    pub fn persistent(&self) -> Self {
+        Self {
+            scope: Scope {
+                files: self.scope.files.clone(),
+                ..Scope::default()
+            },
+            network: None,
+            sysctls: BTreeMap::new(),
+            files: self.files.clone(),
+        }
+    }
+
+    /// SHA-256 over what a comparison looks at: equal exactly if nothing differs.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let canonical = Self {
+            scope: self.scope.clone(),
+            network: self.network.as_ref().map(Network::canonical),
+            sysctls: self.sysctls.clone(),
+            files: self
+                .files
+                .iter()
+                .map(|(path, state)| (path.clone(), state.canonical()))
+                .collect(),
+        };
+        let bytes = serde_json::to_vec(&canonical)
+            .expect("every key of a checkpoint is a text, so it can be written as JSON");
+        Digest::of(&bytes)
+    }
+
+    /// What differs, one sentence an object: how it is here and how it is in `other`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<Text> {
+        difference::between(self, other)
+            .iter()
+            .map(|d| Text(d.to_string()))
+            .collect()
+    }
+
+    /// Bytes that it takes in a journal, about: for reserving space before anything starts.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len())
+    }
+
+    pub(crate) fn difference(&self, other: &Self) -> Vec<Difference> {
+        difference::between(self, other)
+    }
+}

@@ -1,0 +1,386 @@
+//! Putting the device back: inverses newest first, then whatever the change moved besides, until the state is as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aizen_protocol::private::Text;
+
+use super::address::{self, AddressState};
+use super::checkpoint::{Checkpoint, Scope};
+use super::difference::Difference;
+use super::inverse::{Inverse, UndoError, put_file, write_sysctl};
+use super::kernel::{Kernel, KernelError};
+use super::link::{self, Names};
+use super::neighbour;
+use super::route;
+use super::touched::Touched;
+use crate::broker::World;
+
+/// Waits between looks. IPv6 comes back by itself some time after its link (linkwatch), and one repair may be what the
+/// next one waits for.
+const WAITS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+];
+
+/// How a restore ended.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// What the change touched and could not be put back. Empty: the change left nothing behind.
+    pub not_restored: Vec<Text>,
+    /// What somebody else changed meanwhile. Objects that the change did not touch are left alone; one that it did is
+    /// put back.
+    pub drift: Vec<Text>,
+    /// The state as read back; none if it could not be read.
+    pub after: Option<Checkpoint>,
+}
+
+/// Undoes `inverses` (oldest first, as journalled) and repairs what they moved besides, so that `checkpoint` holds
+/// again. May be called again after any interruption, with the same arguments.
+pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse]) -> Restored {
+    let touched = Touched::by(inverses);
+    let mut failures = BTreeMap::new();
+    let drift = foreign(world, checkpoint, inverses, &touched).await;
+    undo(world, checkpoint, inverses, &mut failures).await;
+    let mut now = Err(String::from("not read yet"));
+    for wait in WAITS {
+        tokio::time::sleep(wait).await;
+        now = checkpoint.again(world).await.map_err(|e| e.to_string());
+        let Ok(state) = &now else { continue };
+        let wrong = explained(checkpoint, state, &touched);
+        if wrong.is_empty() {
+            break;
+        }
+        failures = repair(world, &checkpoint.scope, checkpoint, state, &wrong).await;
+    }
+    // The last repair is read back too.
+    if now
+        .as_ref()
+        .is_ok_and(|state| !explained(checkpoint, state, &touched).is_empty())
+    {
+        now = checkpoint.again(world).await.map_err(|e| e.to_string());
+    }
+    conclude(checkpoint, &touched, now, &failures, drift)
+}
+
+fn conclude(
+    checkpoint: &Checkpoint,
+    touched: &Touched,
+    now: Result<Checkpoint, String>,
+    failures: &BTreeMap<String, String>,
+    mut drift: Vec<Text>,
+) -> Restored {
+    let state = match now {
+        Ok(state) => state,
+        Err(error) => {
+            let unread = Text(format!("the state can't be read back: {error}"));
+            return Restored {
+                not_restored: vec![unread],
+                drift,
+                after: None,
+            };
+        }
+    };
+    let mut not_restored = Vec::new();
+    for difference in checkpoint.difference(&state) {
+        let mut sentence = difference.to_string();
+        if touched.explains(&difference, checkpoint.network.as_ref()) {
+            if let Some(error) = failures.get(&subject(&difference)) {
+                sentence += &format!(" ({error})");
+            }
+            not_restored.push(Text(sentence));
+        } else {
+            drift.push(Text(sentence + "; not touched by this change, left alone"));
+        }
+    }
+    Restored {
+        not_restored,
+        drift,
+        after: Some(state),
+    }
+}
+
+fn explained(checkpoint: &Checkpoint, now: &Checkpoint, touched: &Touched) -> Vec<Difference> {
+    let mut wrong = checkpoint.difference(now);
+    wrong.retain(|d| touched.explains(d, checkpoint.network.as_ref()));
+    wrong
+}
+
+/// Objects of the change that are neither as before nor as any of its operations left them.
+async fn foreign(
+    world: &World,
+    checkpoint: &Checkpoint,
+    inverses: &[Inverse],
+    touched: &Touched,
+) -> Vec<Text> {
+    let Ok(now) = checkpoint.again(world).await else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for object in &touched.objects {
+        let mut own = inverses.iter().filter(|i| i.object() == *object);
+        if !own.any(|inverse| knows(inverse, &now, touched))
+            && let Some(inverse) = inverses.iter().find(|i| i.object() == *object)
+        {
+            found.push(Text(format!(
+                "somebody else changed what this change touched; it is put back: {inverse}"
+            )));
+        }
+    }
+    found
+}
+
+/// True if the object is as the operation found it or left it.
+fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
+    let Some(network) = now.network.as_ref() else {
+        return match inverse {
+            Inverse::File {
+                path,
+                before,
+                after,
+            } => knows_file(now, path, before, after.as_ref()),
+            _ => true,
+        };
+    };
+    match inverse {
+        Inverse::Route { key, before, after } => {
+            let routes: Vec<_> = network.routes.iter().filter(|r| r.key == *key).collect();
+            let is = |state: &[route::RouteState]| {
+                state.len() == routes.len() && state.iter().zip(&routes).all(|(a, b)| a.same_way(b))
+            };
+            // A link of it went down in the same change, which takes it away.
+            let taken =
+                routes.is_empty() && before.iter().chain(after).any(|r| touched.disturbs(r));
+            taken || is(before) || is(after)
+        }
+        Inverse::Address { .. } => true,
+        Inverse::Link { before, after } => {
+            let link = network.links.iter().find(|l| l.name == before.name);
+            link.is_some_and(|l| {
+                [before, after]
+                    .iter()
+                    .any(|state| (state.up, state.mtu) == (l.up, l.mtu))
+            })
+        }
+        Inverse::Sysctl { key, before, after } => {
+            let value = super::sysctl::read(key).ok().flatten();
+            value.is_some_and(|v| v == *before || v == *after)
+        }
+        Inverse::File {
+            path,
+            before,
+            after,
+        } => knows_file(now, path, before, after.as_ref()),
+    }
+}
+
+fn knows_file(
+    now: &Checkpoint,
+    path: &str,
+    before: &super::file::FileState,
+    after: Option<&aizen_protocol::id::Digest>,
+) -> bool {
+    now.files.get(path).is_none_or(|state| {
+        let digest = match state {
+            super::file::FileState::Absent => None,
+            super::file::FileState::Regular(file) => {
+                Some(aizen_protocol::id::Digest::of(&file.content))
+            }
+        };
+        state.canonical() == before.canonical() || digest.as_ref() == after
+    })
+}
+
+/// Newest first; several operations on one object are one step back to the first of them, so that nothing is moved to
+/// and fro when this runs again.
+async fn undo(
+    world: &World,
+    checkpoint: &Checkpoint,
+    inverses: &[Inverse],
+    failures: &mut BTreeMap<String, String>,
+) {
+    let mut done = BTreeSet::new();
+    for last in inverses.iter().rev() {
+        let object = last.object();
+        if !done.insert(object.clone()) {
+            continue;
+        }
+        let first = inverses
+            .iter()
+            .find(|i| i.object() == object)
+            .unwrap_or(last);
+        if let Err(error) = first
+            .joined(last)
+            .undo(world, &checkpoint.scope, None)
+            .await
+        {
+            tracing::debug!(%error, "an inverse waits for another");
+            failures.insert(format!("{object:?}"), error.to_string());
+        }
+    }
+}
+
+/// What a difference and its failure share.
+fn subject(difference: &Difference) -> String {
+    let text = difference.to_string();
+    text.split(": ").next().unwrap_or_default().to_owned()
+}
+
+async fn repair(
+    world: &World,
+    scope: &Scope,
+    checkpoint: &Checkpoint,
+    now: &Checkpoint,
+    wrong: &[Difference],
+) -> BTreeMap<String, String> {
+    let mut failures = BTreeMap::new();
+    let mut devices = BTreeSet::new();
+    for difference in wrong {
+        let outcome = match ipv4_device(difference) {
+            Some(dev) if devices.insert(dev.clone()) => {
+                order_addresses(checkpoint, now, wrong, &dev)
+                    .await
+                    .map_err(UndoError::from)
+            }
+            Some(_) => continue,
+            None => repair_one(world, scope, difference).await,
+        };
+        if let Err(error) = outcome {
+            failures.insert(subject(difference), error.to_string());
+        }
+    }
+    failures
+}
+
+fn ipv4_device(difference: &Difference) -> Option<String> {
+    match difference {
+        Difference::Address { before, now } => {
+            let state = before.as_ref().or(now.as_ref())?;
+            state.address.address.is_ipv4().then(|| state.dev.clone())
+        }
+        Difference::AddressOrder { dev, .. } => Some(dev.clone()),
+        _ => None,
+    }
+}
+
+async fn repair_one(
+    world: &World,
+    scope: &Scope,
+    difference: &Difference,
+) -> Result<(), UndoError> {
+    let fresh = async || -> Result<(Kernel, Names), KernelError> {
+        let kernel = Kernel::open()?;
+        let names = Names::of(&link::read(&kernel).await?);
+        Ok((kernel, names))
+    };
+    match difference {
+        Difference::File { path, before, .. } => put_file(world, scope, path, before).await,
+        Difference::Sysctl {
+            key,
+            before: Some(before),
+            ..
+        } => write_sysctl(key, before),
+        Difference::Link {
+            before: Some(before),
+            now: Some(now),
+        } => {
+            let (kernel, names) = fresh().await?;
+            Ok(link::restore(&kernel, &names, before, now).await?)
+        }
+        Difference::Address { before, now } => {
+            let (kernel, names) = fresh().await?;
+            if let Some(now) = now {
+                address::remove(&kernel, &names, now).await?;
+            }
+            match before {
+                Some(before) => Ok(address::add(&kernel, &names, before).await?),
+                None => Ok(()),
+            }
+        }
+        Difference::Route { before, key, .. } => {
+            let (kernel, names) = fresh().await?;
+            // Read anew: a repair before this one may have brought it back.
+            let mut routes = route::read(&kernel, &names).await?;
+            routes.retain(|r| r.key == *key);
+            Ok(route::restore(&kernel, &names, before, &routes).await?)
+        }
+        Difference::Neighbour {
+            before: Some(before),
+            ..
+        } => {
+            let (kernel, names) = fresh().await?;
+            Ok(neighbour::put(&kernel, &names, before).await?)
+        }
+        // Nothing here makes or removes links and rules, and a parameter goes and comes with its interface.
+        Difference::Link { .. }
+        | Difference::AddressOrder { .. }
+        | Difference::Rule { .. }
+        | Difference::Neighbour { before: None, .. }
+        | Difference::Sysctl { before: None, .. } => Ok(()),
+    }
+}
+
+/// Makes the IPv4 addresses of a device what they were, in their order; those that somebody else added stay, last.
+async fn order_addresses(
+    checkpoint: &Checkpoint,
+    now: &Checkpoint,
+    wrong: &[Difference],
+    dev: &str,
+) -> Result<(), KernelError> {
+    let list = |state: &Checkpoint| -> Vec<AddressState> {
+        let all = state.network.iter().flat_map(|n| &n.addresses);
+        let mut list: Vec<_> = all
+            .filter(|a| a.dev == dev && a.address.address.is_ipv4())
+            .cloned()
+            .collect();
+        list.sort_by_key(AddressState::is_secondary);
+        list
+    };
+    let ours = |key: &(
+        String,
+        aizen_protocol::private::Prefix,
+        Option<std::net::IpAddr>,
+    )| {
+        wrong.iter().any(|d| matches!(d, Difference::Address { before, now } if before.as_ref().or(now.as_ref()).is_some_and(|a| a.key() == *key)))
+    };
+    let (before, present) = (list(checkpoint), list(now));
+    let has = |list: &[AddressState], a: &AddressState| list.iter().any(|b| b.key() == a.key());
+    let mut wanted: Vec<AddressState> = before
+        .iter()
+        .filter(|a| has(&present, a) || ours(&a.key()))
+        .cloned()
+        .collect();
+    wanted.extend(
+        present
+            .iter()
+            .filter(|a| !has(&before, a) && !ours(&a.key()))
+            .cloned(),
+    );
+    let kernel = Kernel::open()?;
+    let names = Names::of(&link::read(&kernel).await?);
+    // What only has to go goes alone: the others keep their routes.
+    let (stay, extra): (Vec<_>, Vec<_>) = present.into_iter().partition(|a| has(&wanted, a));
+    let kept = wanted
+        .iter()
+        .zip(&stay)
+        .take_while(|(a, b)| a.canonical() == b.canonical())
+        .count();
+    for gone in stay.iter().skip(kept).rev().chain(extra.iter().rev()) {
+        match address::remove(&kernel, &names, gone).await {
+            // A secondary one went with its primary.
+            Err(error) if error.errno() != Some(nix::libc::EADDRNOTAVAIL) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for missing in wanted.iter().skip(kept) {
+        match address::add(&kernel, &names, missing).await {
+            Err(error) if error.errno() != Some(nix::libc::EEXIST) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}

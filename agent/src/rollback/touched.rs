@@ -1,0 +1,177 @@
+//! What a change touched, and what may have moved with it: everything else is somebody else's.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::address::AddressState;
+use super::checkpoint::Network;
+use super::difference::Difference;
+use super::inverse::{Inverse, ObjectId};
+use super::link::LinkState;
+use super::route::RouteState;
+use super::sysctl::SysctlKey;
+
+/// Objects that operations touched, and what those may have moved besides.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Touched {
+    pub(crate) objects: BTreeSet<ObjectId>,
+    /// Interfaces that may have been down.
+    pub(crate) down: BTreeSet<String>,
+    /// Interfaces whose MTU was moved.
+    pub(crate) mtu: BTreeSet<String>,
+    /// Interfaces that may have lost an IPv4 address.
+    pub(crate) unaddressed: BTreeSet<String>,
+    /// Parameters that were written.
+    pub(crate) keys: BTreeSet<SysctlKey>,
+}
+
+impl Touched {
+    pub(crate) fn by(inverses: &[Inverse]) -> Self {
+        let mut touched = Self::default();
+        for inverse in inverses {
+            touched.objects.insert(inverse.object());
+            match inverse {
+                Inverse::Link { before, after } => {
+                    if before.up != after.up {
+                        touched.down.insert(before.name.clone());
+                    }
+                    if before.mtu != after.mtu {
+                        touched.mtu.insert(before.name.clone());
+                        // The kernel takes IPv6 off a link below 1280 (RFC 8200) and IPv4 below 68 (RFC 791).
+                        if before.mtu.min(after.mtu) < 1280 {
+                            touched.down.insert(before.name.clone());
+                        }
+                    }
+                }
+                Inverse::Address { before, after } => {
+                    let v4 = before
+                        .iter()
+                        .chain(after)
+                        .find(|a| a.address.address.is_ipv4());
+                    touched.unaddressed.extend(v4.map(|a| a.dev.clone()));
+                }
+                Inverse::Sysctl { key, .. } => {
+                    touched.keys.insert(key.clone());
+                }
+                Inverse::Route { .. } | Inverse::File { .. } => {}
+            }
+        }
+        touched
+    }
+
+    /// True if a link or address that was touched may have taken this route away.
+    pub(crate) fn disturbs(&self, route: &RouteState) -> bool {
+        self.down
+            .iter()
+            .chain(&self.unaddressed)
+            .any(|dev| route.uses(dev))
+    }
+
+    /// True if the change may have caused the difference; `before` tells what hung together.
+    pub(crate) fn explains(&self, difference: &Difference, before: Option<&Network>) -> bool {
+        match difference {
+            Difference::File { path, .. } => self.has(&ObjectId::File(path.clone())),
+            Difference::Link {
+                before: Some(old),
+                now: Some(now),
+            } => self.explains_link(old, now, before),
+            Difference::Link {
+                before: Some(old),
+                now: None,
+            } => self.has(&ObjectId::Link(old.name.clone())),
+            Difference::Address {
+                before: Some(state),
+                ..
+            } => self.explains_address(state),
+            Difference::Address {
+                before: None,
+                now: Some(state),
+            } => self.has(&object_of(state)),
+            Difference::AddressOrder { dev, .. } => {
+                self.down.contains(dev) || self.unaddressed.contains(dev)
+            }
+            Difference::Route { key, before, .. } => {
+                self.has(&ObjectId::Route(key.clone()))
+                    || before.iter().any(|r| self.explains_route(r))
+            }
+            Difference::Neighbour {
+                before: Some(entry),
+                ..
+            } => {
+                // The last IPv4 address takes the ARP table with it (`arp_ifdown`).
+                self.down.contains(&entry.dev)
+                    || (entry.address.is_ipv4() && self.unaddressed.contains(&entry.dev))
+                    || (entry.address.is_ipv6() && self.by_ipv6_key(&entry.dev))
+            }
+            Difference::Sysctl { key, .. } => {
+                let moved = self
+                    .keys
+                    .iter()
+                    .any(|k| k == key || k.moves().iter().any(|p| p.matches(key)));
+                moved || key.dev().is_some_and(|dev| self.mtu.contains(dev))
+            }
+            Difference::Link { before: None, .. }
+            | Difference::Address {
+                before: None,
+                now: None,
+            }
+            | Difference::Rule { .. }
+            | Difference::Neighbour { before: None, .. } => false,
+        }
+    }
+
+    fn has(&self, object: &ObjectId) -> bool {
+        self.objects.contains(object)
+    }
+
+    /// An IPv6 parameter may take addresses and routes of its interface, or of all, with it.
+    fn by_ipv6_key(&self, dev: &str) -> bool {
+        self.keys
+            .iter()
+            .any(|k| k.is_ipv6() && k.dev().is_none_or(|d| d == dev))
+    }
+
+    fn explains_link(&self, old: &LinkState, now: &LinkState, before: Option<&Network>) -> bool {
+        let follows = |set: &BTreeSet<String>| {
+            let port =
+                |l: &LinkState| l.master.as_deref() == Some(&old.name) && set.contains(&l.name);
+            old.seen
+                .lower
+                .as_ref()
+                .is_some_and(|lower| set.contains(lower))
+                || before.is_some_and(|n| n.links.iter().any(port))
+        };
+        self.has(&ObjectId::Link(old.name.clone()))
+            || (now.up == old.up && follows(&self.mtu))
+            || follows(&self.down)
+    }
+
+    fn explains_address(&self, state: &AddressState) -> bool {
+        let v6 = state.address.address.is_ipv6();
+        self.has(&object_of(state))
+            || self.down.contains(&state.dev)
+            || (!v6 && self.unaddressed.contains(&state.dev))
+            || (v6 && self.by_ipv6_key(&state.dev))
+    }
+
+    fn explains_route(&self, route: &RouteState) -> bool {
+        let v6 = route.key.destination.address.is_ipv6();
+        // A route goes with the address that it has as its source.
+        let from = |source: IpAddr| {
+            let source = source.to_string();
+            let of = |o: &ObjectId| matches!(o, ObjectId::Address(_, a) if a.split('/').next() == Some(&source));
+            self.objects.iter().any(of)
+        };
+        let by_key = |dev: &str| v6 && self.by_ipv6_key(dev);
+        self.disturbs(route)
+            || route.preferred.is_some_and(from)
+            || route
+                .hops
+                .iter()
+                .any(|hop| hop.dev.as_deref().is_some_and(by_key))
+    }
+}
+
+fn object_of(state: &AddressState) -> ObjectId {
+    ObjectId::Address(state.dev.clone(), state.address.to_string())
+}

@@ -1,0 +1,230 @@
+//! A network namespace with a small router in it, and a client that asks the broker as `change` does.
+
+use std::future::Future;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use aizen_agent::broker::{Answer, Served, World, pair, serve};
+use aizen_agent::rollback::{Checkpoint, Inverse};
+use aizen_protocol::package::manifest::Operation;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+/// Runs a test in a network namespace that ends with it, on a runtime like the device's.
+pub(crate) fn in_namespace<F, T>(test: F)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Future<Output = ()>,
+{
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the broker run as root");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// `ip ARGUMENTS…`, which must succeed.
+pub(crate) fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A router: `wan` with a DHCP-like default route, `lan` with static routes, IPv6 on both, a rule, a second table, a
+/// permanent neighbour.
+pub(crate) fn router() {
+    for command in [
+        "link set lo up",
+        "link add wan address 02:00:00:00:00:01 type veth peer name far0 address 02:00:00:00:00:02",
+        "link add lan address 02:00:00:00:00:03 type veth peer name far1 address 02:00:00:00:00:04",
+        "link set wan up",
+        "link set far0 up",
+        "link set lan up",
+        "link set far1 up",
+        "address add 192.0.2.2/24 brd + dev wan",
+        "address add 192.0.2.3/24 dev wan",
+        "address add 10.1.0.1/24 brd + dev lan",
+        "address add 2001:db8:1::2/64 dev wan nodad",
+        "address add 2001:db8:2::1/64 dev lan nodad",
+        "route add default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100",
+        "route add 10.9.0.0/16 via 10.1.0.9 dev lan proto static mtu 1400",
+        "route add 10.8.0.0/16 dev lan scope link",
+        "route add blackhole 10.66.0.0/16",
+        "route add default via 10.1.0.250 dev lan table 100",
+        "-6 route add default via 2001:db8:1::1 dev wan metric 512",
+        "-6 route add 2001:db8:99::/48 via 2001:db8:2::9 dev lan",
+        "rule add from 10.1.0.0/24 lookup 100 priority 1000",
+        "neighbour add 10.1.0.77 lladdr 02:00:00:00:00:77 dev lan nud permanent",
+    ] {
+        ip(command);
+    }
+}
+
+/// What `ip` shows, without what moves by itself: an opinion that is not ours.
+pub(crate) fn picture() -> String {
+    let steady = |line: &&str| {
+        !line.contains("table local") && !line.contains("fe80::") && !line.contains("ff00::")
+    };
+    let mut all = String::new();
+    for command in [
+        "-4 -o address",
+        "-6 -o address",
+        "-4 route show table all",
+        "-6 route show table all",
+        "rule",
+        "-6 rule",
+        "neighbour show nud permanent",
+        "-o link",
+    ] {
+        let text = ip(command);
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(steady)
+            .map(|l| l.replace("tentative ", "").replace("nodad ", ""))
+            .collect();
+        if command.contains("route") || command.starts_with("-6") {
+            lines.sort();
+        }
+        all += &format!("{command}\n{}\n", lines.join("\n"));
+    }
+    for key in [
+        "net/ipv4/ip_forward",
+        "net/ipv4/conf/lan/accept_redirects",
+        "net/ipv4/conf/all/accept_redirects",
+        "net/ipv6/conf/lan/disable_ipv6",
+    ] {
+        all += &format!(
+            "{key} {}",
+            std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap()
+        );
+    }
+    all
+}
+
+/// The real root: for tests that touch no file.
+pub(crate) fn host() -> World {
+    World { root: "/".into() }
+}
+
+pub(crate) fn operation(json: &str) -> Operation {
+    serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"))
+}
+
+pub(crate) fn operations(json: &[&str]) -> Vec<Operation> {
+    json.iter().map(|j| operation(j)).collect()
+}
+
+/// What a run did.
+pub(crate) struct Run {
+    pub(crate) served: Served,
+    pub(crate) inverses: Vec<Inverse>,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Run {
+    /// Every operation was done.
+    pub(crate) fn all_done(self) -> Self {
+        for answer in &self.answers {
+            assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+        }
+        self
+    }
+}
+
+/// Asks for each operation in turn and collects the journal.
+pub(crate) async fn run(
+    world: &World,
+    grants: &[Operation],
+    requests: &[(Operation, &[u8])],
+) -> Run {
+    run_with(world, grants, requests, |_| Ok(())).await
+}
+
+pub(crate) async fn run_with(
+    world: &World,
+    grants: &[Operation],
+    requests: &[(Operation, &[u8])],
+    mut journal: impl FnMut(&Inverse) -> io::Result<()>,
+) -> Run {
+    let (ours, theirs) = pair().unwrap();
+    let requests: Vec<(Operation, Vec<u8>)> = requests
+        .iter()
+        .map(|(o, c)| (o.clone(), c.to_vec()))
+        .collect();
+    let client = tokio::task::spawn_blocking(move || {
+        requests
+            .iter()
+            .filter_map(|(o, c)| try_ask(&theirs, o, c))
+            .collect::<Vec<_>>()
+    });
+    let mut inverses = Vec::new();
+    let mut before_act = |inverse: &Inverse| {
+        inverses.push(inverse.clone());
+        journal(inverse)
+    };
+    let served = serve(world, grants, ours, &mut before_act, &mut |_| {}).await;
+    Run {
+        served,
+        inverses,
+        answers: client.await.unwrap(),
+    }
+}
+
+/// One request as `change` makes it, which must be answered.
+pub(crate) fn ask(door: &OwnedFd, operation: &Operation, content: &[u8]) -> Answer {
+    try_ask(door, operation, content).expect("an answer")
+}
+
+/// The answer; none from a broker that does not serve.
+fn try_ask(door: &OwnedFd, operation: &Operation, content: &[u8]) -> Option<Answer> {
+    let mut line = serde_json::to_vec(operation).unwrap();
+    line.push(b'\n');
+    line.extend_from_slice(content);
+    let answer = ask_raw(door, &line).ok()?;
+    Some(serde_json::from_slice(&answer).unwrap())
+}
+
+pub(crate) fn ask_raw(door: &OwnedFd, request: &[u8]) -> io::Result<Vec<u8>> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let rights = [theirs.as_raw_fd()];
+    sendmsg::<()>(
+        door.as_raw_fd(),
+        &[IoSlice::new(b"c")],
+        &[ControlMessage::ScmRights(&rights)],
+        MsgFlags::empty(),
+        None,
+    )?;
+    drop(theirs);
+    ours.write_all(request)?;
+    ours.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    ours.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+pub(crate) async fn take(world: &World, grants: &[Operation]) -> Checkpoint {
+    Checkpoint::take(world, grants).await.unwrap()
+}
+
+/// Both states are the same, by our comparison and by our digest.
+pub(crate) fn assert_same(before: &Checkpoint, after: &Checkpoint) {
+    let differences = before.differences(after);
+    assert!(differences.is_empty(), "{differences:#?}");
+    assert_eq!(before.digest(), after.digest());
+}

@@ -1,0 +1,309 @@
+//! What was done is undone: whole state equal, as often as wanted, from wherever it stopped.
+
+use aizen_agent::rollback::{Checkpoint, Inverse, restore};
+
+use crate::cases::CASES;
+use crate::lab::{
+    assert_same, host, in_namespace, ip, operation, operations, picture, router, run, take,
+};
+
+async fn restored(checkpoint: &Checkpoint, inverses: &[Inverse]) -> Checkpoint {
+    let restored = restore(&host(), checkpoint, inverses).await;
+    assert!(
+        restored.not_restored.is_empty(),
+        "{:#?}",
+        restored.not_restored
+    );
+    assert!(restored.drift.is_empty(), "{:#?}", restored.drift);
+    restored.after.unwrap()
+}
+
+/// Looks at everything, whatever the operation.
+fn everything() -> Vec<aizen_protocol::package::manifest::Operation> {
+    operations(&[
+        r#"{"link":{"set":{"dev":"lan","mtu":1280}}}"#,
+        r#"{"link":{"set":{"dev":"wan","mtu":1280}}}"#,
+        r#"{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}"#,
+        r#"{"sysctl":{"set":{"key":"net.ipv6.conf.all.forwarding","value":"1"}}}"#,
+        r#"{"sysctl":{"set":{"key":"net.ipv6.conf.all.disable_ipv6","value":"1"}}}"#,
+        r#"{"sysctl":{"set":{"key":"net.ipv4.tcp_rmem","value":"1 2 3"}}}"#,
+    ])
+}
+
+#[test]
+fn each_operation_is_done_and_undone_and_undoing_twice_is_undoing_once() {
+    for case in CASES {
+        in_namespace(async || {
+            router();
+            let grants = [operation(case.operation)];
+            let whole = take(&host(), &everything()).await;
+            let checkpoint = take(&host(), &grants).await;
+            let before = picture();
+            let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+                .await
+                .all_done();
+            assert_eq!(run.inverses.len(), 1, "{}", case.operation);
+            assert!(!run.served.changes.is_empty(), "{}", case.operation);
+            assert!(
+                ip(case.shows.0).contains(case.shows.1),
+                "{}: {}",
+                case.operation,
+                ip(case.shows.0)
+            );
+            assert_ne!(
+                take(&host(), &grants).await.digest(),
+                checkpoint.digest(),
+                "{}",
+                case.operation
+            );
+            for _ in 0..2 {
+                let after = restored(&checkpoint, &run.inverses).await;
+                assert_same(&checkpoint, &after);
+                assert_same(&whole, &take(&host(), &everything()).await);
+                assert_eq!(before, picture(), "{}", case.operation);
+            }
+        });
+    }
+}
+
+#[test]
+fn undoing_what_was_journalled_but_not_done_changes_nothing() {
+    for case in CASES {
+        in_namespace(async || {
+            router();
+            let grants = [operation(case.operation)];
+            let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+                .await
+                .all_done();
+            let inverses = run.inverses;
+            // Another router, on which the operation was never done.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            router();
+            let checkpoint = take(&host(), &grants).await;
+            let before = picture();
+            assert_same(&checkpoint, &restored(&checkpoint, &inverses).await);
+            assert_eq!(before, picture(), "{}", case.operation);
+        });
+    }
+}
+
+/// A script that takes the router apart.
+const SCRIPT: &[&str] = &[
+    r#"{"address":{"add":{"address":"198.51.100.2/24","dev":"wan"}}}"#,
+    r#"{"route":{"replace":{"dst":"default","via":"198.51.100.1","dev":"wan","metric":100}}}"#,
+    r#"{"route":{"replace":{"dst":"default","via":"10.1.0.250","dev":"lan","metric":100}}}"#,
+    r#"{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}"#,
+    r#"{"address":{"delete":{"address":"192.0.2.2/24","dev":"wan"}}}"#,
+    r#"{"link":{"set":{"dev":"lan","up":false,"mtu":1000}}}"#,
+    r#"{"link":{"set":{"dev":"lan","up":true}}}"#,
+    r#"{"route":{"add":{"dst":"default","via":"198.51.100.3","dev":"wan"}}}"#,
+    r#"{"sysctl":{"set":{"key":"net.ipv6.conf.wan.disable_ipv6","value":"1"}}}"#,
+    r#"{"link":{"set":{"dev":"wan","up":false}}}"#,
+];
+
+#[test]
+fn a_script_is_undone_from_each_of_its_prefixes_with_the_last_step_done_or_only_journalled() {
+    for done in 0..=SCRIPT.len() {
+        in_namespace(async move || {
+            router();
+            let grants = operations(SCRIPT);
+            let checkpoint = take(&host(), &grants).await;
+            let before = picture();
+            let requests: Vec<_> = grants
+                .iter()
+                .take(done)
+                .map(|o| (o.clone(), &b""[..]))
+                .collect();
+            let mut journalled = Vec::new();
+            let run = run(&host(), &grants, &requests).await.all_done();
+            journalled.extend(run.inverses);
+            assert_same(&checkpoint, &restored(&checkpoint, &journalled).await);
+            assert_eq!(before, picture(), "after {done} steps");
+        });
+    }
+}
+
+#[test]
+fn a_restore_that_was_cut_short_anywhere_is_finished_by_the_next_one() {
+    for cut in [1, 3, 10, 30, 60] {
+        in_namespace(async move || {
+            router();
+            let grants = operations(SCRIPT);
+            let checkpoint = take(&host(), &grants).await;
+            let requests: Vec<_> = grants.iter().map(|o| (o.clone(), &b""[..])).collect();
+            let run = run(&host(), &grants, &requests).await.all_done();
+            let world = host();
+            let first = restore(&world, &checkpoint, &run.inverses);
+            drop(tokio::time::timeout(std::time::Duration::from_millis(cut), first).await);
+            assert_same(&checkpoint, &restored(&checkpoint, &run.inverses).await);
+        });
+    }
+}
+
+#[test]
+fn a_link_that_goes_down_shows_and_gets_back_every_route_it_loses() {
+    in_namespace(async || {
+        router();
+        let grants = operations(&[r#"{"link":{"set":{"dev":"wan","up":false}}}"#]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        assert!(!ip("route").contains("default"), "{}", ip("route"));
+        let changes: Vec<String> = run
+            .served
+            .changes
+            .iter()
+            .map(|c| format!("{} {}", c.object, c.diff))
+            .collect();
+        assert!(
+            changes[0].contains("- wan up mtu 1500\n+ wan down mtu 1500"),
+            "{changes:#?}"
+        );
+        assert!(
+            changes.iter().any(|c| c
+                .contains("- default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100")),
+            "{changes:#?}"
+        );
+        assert!(
+            changes.iter().any(|c| c.starts_with("default6")),
+            "{changes:#?}"
+        );
+        restored(&checkpoint, &run.inverses).await;
+        assert!(
+            ip("route")
+                .contains("default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100"),
+            "{}",
+            ip("route")
+        );
+    });
+}
+
+#[test]
+fn a_moved_default_route_comes_back_with_its_metric_protocol_and_source() {
+    in_namespace(async || {
+        router();
+        let grants = operations(&[
+            r#"{"route":{"replace":{"dst":"default","via":"10.1.0.66","dev":"lan","metric":100}}}"#,
+        ]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        assert!(ip("route").contains("default via 10.1.0.66 dev lan proto static metric 100"));
+        let change = &run.served.changes[0];
+        assert_eq!(change.object.0, "default metric 100");
+        assert_eq!(
+            (change.owner.as_str(), change.lasts),
+            ("dhcp", aizen_protocol::effect::Lasts::UntilRenewal)
+        );
+        assert_eq!(
+            change.inverse.0,
+            "route replace default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100"
+        );
+        restored(&checkpoint, &run.inverses).await;
+        assert!(
+            ip("route")
+                .contains("default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100")
+        );
+    });
+}
+
+#[test]
+fn what_somebody_else_changed_meanwhile_is_left_alone_and_named() {
+    in_namespace(async || {
+        router();
+        let grants = operations(&[
+            r#"{"route":{"replace":{"dst":"default","via":"192.0.2.9","dev":"wan","metric":100}}}"#,
+        ]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        ip("route add 203.0.113.0/24 via 10.1.0.3 dev lan");
+        ip("route del 10.8.0.0/16");
+        ip("address add 10.7.0.1/24 dev lan");
+        let result = restore(&host(), &checkpoint, &run.inverses).await;
+        assert!(result.not_restored.is_empty(), "{:?}", result.not_restored);
+        let drift: Vec<&str> = result.drift.iter().map(|t| t.0.as_str()).collect();
+        for name in [
+            "route 203.0.113.0/24",
+            "route 10.8.0.0/16",
+            "address 10.7.0.1/24 dev lan",
+        ] {
+            assert!(
+                drift
+                    .iter()
+                    .any(|d| d.starts_with(name) && d.contains("left alone")),
+                "{name}: {drift:#?}"
+            );
+        }
+        assert!(ip("route").contains("203.0.113.0/24") && !ip("route").contains("10.8.0.0/16"));
+        assert!(ip("route").contains("default via 192.0.2.1 dev wan proto dhcp"));
+    });
+}
+
+#[test]
+fn an_object_that_both_changed_is_put_back_and_the_other_hand_is_named() {
+    in_namespace(async || {
+        router();
+        let grants = operations(&[
+            r#"{"route":{"replace":{"dst":"default","via":"192.0.2.9","dev":"wan","metric":100}}}"#,
+        ]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        ip("route replace default via 192.0.2.77 dev wan metric 100");
+        let result = restore(&host(), &checkpoint, &run.inverses).await;
+        assert!(result.not_restored.is_empty());
+        assert!(
+            result
+                .drift
+                .iter()
+                .any(|d| d.0.contains("somebody else changed")),
+            "{:?}",
+            result.drift
+        );
+        assert_same(&checkpoint, &result.after.unwrap());
+    });
+}
+
+#[test]
+fn what_can_not_be_put_back_is_named_with_the_reason() {
+    in_namespace(async || {
+        router();
+        let grants = operations(&[r#"{"link":{"set":{"dev":"lan","mtu":1400}}}"#]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        ip("link delete lan");
+        let result = restore(&host(), &checkpoint, &run.inverses).await;
+        assert!(
+            result
+                .not_restored
+                .iter()
+                .any(|t| t.0.starts_with("link lan: was 'lan up mtu 1500")),
+            "{:#?}",
+            result.not_restored
+        );
+    });
+}
+
+#[test]
+fn a_checkpoint_and_an_inverse_survive_being_written_down() {
+    in_namespace(async || {
+        router();
+        let grants = operations(SCRIPT);
+        let checkpoint = take(&host(), &grants).await;
+        let text = serde_json::to_vec(&checkpoint).unwrap();
+        let read: Checkpoint = serde_json::from_slice(&text).unwrap();
+        assert_eq!(read, checkpoint);
+        let requests: Vec<_> = grants.iter().map(|o| (o.clone(), &b""[..])).collect();
+        for inverse in run(&host(), &grants, &requests).await.all_done().inverses {
+            let text = serde_json::to_vec(&inverse).unwrap();
+            assert_eq!(serde_json::from_slice::<Inverse>(&text).unwrap(), inverse);
+        }
+    });
+}

@@ -1,0 +1,60 @@
+//! The executor as its own process, over its real socket, with the real sandbox and broker, in a network namespace of
+//! its own: every promise about a change is kept or broken here.
+//!
+//! This program is also what it tests: the sandbox's child side, `change`, the shadow and the executor are this file
+//! started again, as they are the one `aizen` on a device. Hence a harness of its own.
+
+mod cases;
+mod crashes;
+mod device;
+
+use std::process::ExitCode;
+
+type Case = (&'static str, fn());
+
+fn main() -> ExitCode {
+    aizen_sandbox::enter_if_asked();
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    if called.to_string_lossy().ends_with("change") {
+        return aizen_agent::cli::change::main(arguments);
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = device::play_role(&words) {
+        return code;
+    }
+    let cases: Vec<Case> = cases::ALL.iter().chain(crashes::ALL).copied().collect();
+    if words.iter().any(|w| w == "--list") {
+        let ignored = words.iter().any(|w| w == "--ignored");
+        for (name, _) in cases.iter().filter(|_| !ignored) {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let exact = words.iter().any(|w| w == "--exact");
+    let wanted = words.iter().find(|w| !w.starts_with('-'));
+    let chosen = |name: &str| {
+        wanted.is_none_or(|w| {
+            if exact {
+                name == w
+            } else {
+                name.contains(w.as_str())
+            }
+        })
+    };
+    let mut failed = false;
+    for (name, case) in cases.into_iter().filter(|(name, _)| chosen(name)) {
+        // Each case in a thread: a panic is a failure of this case alone, and its namespace ends with it.
+        let passed = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(case)
+            .is_ok_and(|thread| thread.join().is_ok());
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed |= !passed;
+    }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
