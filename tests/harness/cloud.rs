@@ -68,7 +68,7 @@ impl Cloud {
             "--approver",
             &format!("alice={}.pub", text(&approver)?),
             "--orchestrator",
-            text(&data.join("orchestrator.key.pub"))?,
+            text(&data.join("orchestrator.pub"))?,
             "-o",
             text(&trust)?,
         ])?;

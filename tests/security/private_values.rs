@@ -93,7 +93,7 @@ fn tapped(world: &mut World) -> Tap {
     world.cloud.serve_at(&world.lab.cloud, PORT + 1).unwrap();
     let (data, daemon) = (world.cloud.data(), world.device.state().join("daemon"));
     let ends = [
-        Identity::read(&data.join("server.crt"), &data.join("server.key")).unwrap(),
+        Identity::issued(&data.join("ca.crt"), &data.join("ca.key"), CLOUD_NAME).unwrap(),
         Identity::read(&daemon.join("device.crt"), &daemon.join("uplink.key")).unwrap(),
     ];
     let at = |port: u16| SocketAddr::from(([0, 0, 0, 0], port));
