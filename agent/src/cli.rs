@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().map(PathBuf::from).unwrap_or_default();
     if name.file_name().is_some_and(|n| n == "change") {
-        return change::main(std::env::args_os().skip(1));
+        return change::main(std::env::args_os());
     }
     if words.next().is_some_and(|word| word == crate::rehearse::SHADOW_WORD) {
         crate::rehearse::shadow_main();

@@ -31,3 +31,13 @@ impl Default for Settings {
         }
     }
 }
+
+impl Settings {
+    /// The program as a file: the sandbox opens it without following links, and `/proc/self/exe` is one.
+    ///
+    /// # Errors
+    /// If it is not there any more.
+    pub fn change_tool_file(&self) -> std::io::Result<PathBuf> {
+        self.change_tool.canonicalize()
+    }
+}

@@ -18,7 +18,7 @@ use tokio::process::Command;
 
 mod replica;
 mod shadow;
-mod way;
+pub(crate) mod way;
 
 pub use shadow::shadow_main;
 

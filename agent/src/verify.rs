@@ -221,7 +221,7 @@ pub fn rehearsal(
     let opened = envelope.open(PayloadType::Rehearsal, trust.signers())?;
     let Rehearsal(package) = Rehearsal::parse(opened.payload())?;
     trust_version(&package, trust)?;
-    signer::of_rehearsal(&package, &opened, trust, at)?;
+    signer::of_rehearsal(&opened, trust, at)?;
     let checked = check(package, &opened, Purpose::Shadow, at)?;
     Ok(Verified {
         content: Rehearsal(checked.content),

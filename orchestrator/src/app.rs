@@ -5,15 +5,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aizen_protocol::frame::{ENROLL_PATH, UPLINK_PATH};
 use aizen_protocol::id::Digest;
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config::Settings;
 use crate::data::{DataDir, DataError};
@@ -24,6 +25,9 @@ use crate::tls::listener::{Peer, TlsListener};
 use crate::tls::{Authority, AuthorityError};
 use crate::{api, approve, clock, dispatch, ingest};
 
+/// A server that stops waits so long for its devices to be told.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
+
 /// Everything that requests and sessions share.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -32,6 +36,8 @@ pub(crate) struct App {
     pub(crate) signer: Signer,
     pub(crate) settings: Settings,
     pub(crate) presence: Presence,
+    /// Read-locked by every session while it lasts, so that the end of all of them can be waited for.
+    pub(crate) sessions: Arc<RwLock<()>>,
     /// SHA-256 of the people's bearer token.
     pub(crate) admin: Digest,
 }
@@ -115,6 +121,7 @@ pub async fn start(
         authority,
         signer,
         presence: Presence::default(),
+        sessions: Arc::default(),
         admin: Digest::of(data.read_admin_token()?.as_bytes()),
         settings,
     });
@@ -162,6 +169,12 @@ impl Running {
         self.app.presence.stop();
         // The server may have ended by itself.
         self.stop.send(()).ok();
+        if timeout(FAREWELL_WITHIN, self.app.sessions.write())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections did not take their farewell in time");
+        }
         let served = self.serving.await.unwrap_or_else(|e| Err(failed(&e)));
         // Only then is the port free.
         self.accepting.await.map_err(|e| failed(&e))?;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aizen_protocol::id::{ApprovalId, CaseId, DeviceId, Digest};
+use aizen_protocol::id::{ApprovalId, CaseId, Digest};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
@@ -220,6 +220,3 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     text.push('\n');
     print(&text)
 }
-
-/// A device's name as an argument.
-type Device = DeviceId;

@@ -143,7 +143,8 @@ fn colon_groups(text: &str, known: Backward<'_>) -> Option<&'static str> {
     let mut at = 0;
     while at < bytes.len() {
         let length = bytes[at..].iter().take_while(|b| part(b)).count();
-        let run = &text[at..at + length];
+        // Inside a longer character there is no run, and no slice either.
+        let run = text.get(at..at + length).unwrap_or_default();
         let glued = at > 0 && bytes[at - 1].is_ascii_alphanumeric();
         let after = bytes
             .get(at + length)

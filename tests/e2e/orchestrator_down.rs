@@ -6,7 +6,7 @@ use harness::wait;
 use harness::world::World;
 
 fn numbers(world: &World) -> Vec<i64> {
-    let db = world.cloud.data().join("aizen.db");
+    let db = world.cloud.data().join("orchestrator.db");
     let output = harness::shell::run(
         std::process::Command::new("python3")
             .arg("-c")

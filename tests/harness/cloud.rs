@@ -68,7 +68,7 @@ impl Cloud {
             "--approver",
             &format!("alice={}.pub", text(&approver)?),
             "--orchestrator",
-            text(&data.join("orchestrator.pub"))?,
+            text(&data.join("orchestrator.key.pub"))?,
             "-o",
             text(&trust)?,
         ])?;
@@ -230,7 +230,7 @@ impl Cloud {
             let items = list["cases"].as_array()?;
             items
                 .iter()
-                .find(|c| c["cause"] == cause && c["state"] == state)
+                .find(|c| c["cause"] == cause && (state == "*" || c["state"] == state))
                 .cloned()
         })
     }

@@ -72,8 +72,7 @@ pub async fn run(
     }
     let (ours, theirs) = broker::pair()?;
     profile.broker = Some(theirs);
-    // The sandbox opens it without following links, and `/proc/self/exe` is one.
-    profile.change_tool = Some(ground.settings.change_tool.canonicalize()?);
+    profile.change_tool = Some(ground.settings.change_tool_file()?);
     let (finished, served) = tokio::join!(spawn(profile, cancel), serve(ground, ours, before_act));
     let (changes, denied) = served;
     Ok(attempt(finished?, changes, denied))

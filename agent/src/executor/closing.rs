@@ -36,6 +36,24 @@ pub(crate) async fn roll_back(
     tracing::warn!(%change, %cause, "rolling back");
     // The state is put back even if the journal can't say so: the next start repeats it from what the journal has.
     let journalled = shared.record(change, Event::RollbackBegan { cause });
+    let ended = undo(shared, change, evidence).await;
+    journalled?;
+    Ok(shared.record(change, ended)?)
+}
+
+/// Puts the device back when the journal takes no more records: nobody knows whether the next start can read it.
+pub(crate) async fn put_back_unrecorded(shared: &Shared, change: &ChangeId) {
+    let armed = {
+        let ledger = shared.ledger.borrow();
+        ledger.find(change).is_some_and(|c| c.undo().is_some())
+    };
+    if armed {
+        let ended = undo(shared, change, &mut Evidence::default()).await;
+        tracing::error!(%change, ended = ended.name(), "put back without a journal");
+    }
+}
+
+async fn undo(shared: &Shared, change: &ChangeId, evidence: &mut Evidence) -> Event {
     let (inverses, armed_in) = {
         let ledger = shared.ledger.borrow();
         let undo = ledger.find(change).and_then(Change::undo);
@@ -45,9 +63,7 @@ pub(crate) async fn roll_back(
         )
     };
     let rebooted = armed_in.is_some_and(|boot| boot != shared.boot);
-    let ended = put_back(shared, change, &inverses, rebooted, evidence).await;
-    journalled?;
-    Ok(shared.record(change, ended)?)
+    put_back(shared, change, &inverses, rebooted, evidence).await
 }
 
 async fn put_back(

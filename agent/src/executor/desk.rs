@@ -16,6 +16,7 @@ use super::{ExecutorError, Job, questions};
 use crate::change::Event;
 use crate::confirm::NotConfirmed;
 use crate::control::{Access, Peer};
+use crate::report::ReportError;
 use crate::verify;
 
 /// Rehearsals and questions at once.
@@ -108,9 +109,16 @@ impl Desk {
                 let changes = self.shared.ledger.borrow().summaries();
                 Ok(said(&answers, ExecutorAnswer::Changes { changes }))
             }
-            ExecutorRequest::Outcomes => Ok(said(&answers, self.outcomes()?)),
+            ExecutorRequest::Outcomes => {
+                let told = self.outcomes().unwrap_or_else(|e| failed(&e.to_string()));
+                Ok(said(&answers, told))
+            }
             ExecutorRequest::Acknowledge { outcome } => {
-                Ok(said(&answers, self.acknowledge(&outcome)?))
+                let told = self.acknowledge(&outcome);
+                Ok(said(
+                    &answers,
+                    told.unwrap_or_else(|e| failed(&e.to_string())),
+                ))
             }
             ExecutorRequest::Pause => {
                 self.shared.set_paused(true, peer.uid)?;
@@ -264,15 +272,12 @@ impl Desk {
         Ok(ExecutorAnswer::Done)
     }
 
-    fn outcomes(&self) -> Result<ExecutorAnswer, ExecutorError> {
+    fn outcomes(&self) -> Result<ExecutorAnswer, ReportError> {
         // One line of the socket holds a bounded number of them; the rest follows after these are acknowledged.
         let mut room = aizen_protocol::limit::FRAME - 4096;
         let mut outcomes = Vec::new();
         for envelope in self.shared.outbox.all()? {
-            let size = serde_json::to_vec(&envelope)
-                .map_err(crate::report::ReportError::from)?
-                .len()
-                + 1;
+            let size = serde_json::to_vec(&envelope)?.len() + 1;
             let Some(left) = room.checked_sub(size) else {
                 break;
             };
@@ -282,7 +287,7 @@ impl Desk {
         Ok(ExecutorAnswer::Outcomes { outcomes })
     }
 
-    fn acknowledge(&self, outcome: &Digest) -> Result<ExecutorAnswer, ExecutorError> {
+    fn acknowledge(&self, outcome: &Digest) -> Result<ExecutorAnswer, ReportError> {
         self.shared.outbox.acknowledge(outcome)?;
         // One that is not there was acknowledged before: the daemon may have crashed in between.
         Ok(ExecutorAnswer::Done)

@@ -43,7 +43,11 @@ pub(crate) async fn run(
         Err(refused) => return refuse(shared, envelope, refused),
     };
     let digest = prepared.shadow.digest();
-    match rehearse::rehearse(request(shared, prepared)).await {
+    let request = match request(shared, prepared) {
+        Ok(request) => request,
+        Err(error) => return failed(&format!("the rehearsal could not be prepared: {error}")),
+    };
+    match rehearse::rehearse(request).await {
         Ok(effect) => match sign(shared, digest, RehearsalResult::Effect(effect.clone())) {
             Some(signed) => ExecutorAnswer::Rehearsed {
                 local: effect,
@@ -57,10 +61,10 @@ pub(crate) async fn run(
     }
 }
 
-fn request(shared: &Shared, prepared: Prepared) -> ShadowRequest {
+fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest> {
     let package = prepared.shadow.package();
     let manifest = &package.manifest;
-    ShadowRequest {
+    Ok(ShadowRequest {
         grants: prepared.resolved.grants,
         script: prepared.shadow.script().to_vec(),
         interpreter: PathBuf::from(&package.interpreter),
@@ -72,10 +76,12 @@ fn request(shared: &Shared, prepared: Prepared) -> ShadowRequest {
         grace: shared.settings.execute.grace,
         min_isolation: manifest.min_isolation,
         risk: manifest.risk(),
+        uplink: shared.uplink(),
         user: shared.settings.execute.user,
-        helper: shared.settings.execute.helper.clone(),
+        // The shadow gives it to the script as `change`.
+        helper: shared.settings.execute.change_tool_file()?,
         ..ShadowRequest::default()
-    }
+    })
 }
 
 fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAnswer {

@@ -25,6 +25,9 @@ use crate::confirm::health::{Health, Watch};
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
 use crate::execute::{self, Attempt, Ground};
+use crate::rehearse::way::{self, Ways};
+use crate::rollback::checkpoint::Network;
+use crate::rollback::kernel::Kernel;
 use crate::rollback::{Checkpoint, Inverse};
 
 /// How often deadline and commands are looked at while something else runs.
@@ -79,11 +82,15 @@ impl Session {
     /// its next start recovers.
     pub(crate) async fn run(mut self) -> Told {
         self.evidence.isolation = self.shared.isolation.borrow().clone();
-        match self.admitted.package.package().manifest.class {
-            Class::Diagnose => self.diagnose().await?,
-            Class::Repair | Class::Direct => self.repair().await?,
-        }
         let change = self.change().clone();
+        let lived = match self.admitted.package.package().manifest.class {
+            Class::Diagnose => self.diagnose().await,
+            Class::Repair | Class::Direct => self.repair().await,
+        };
+        if let Err(error) = lived {
+            closing::put_back_unrecorded(&self.shared, &change).await;
+            return Err(error);
+        }
         let (local, signed) = closing::report(&self.shared, &change, self.evidence)?;
         self.shared
             .watchers
@@ -184,12 +191,14 @@ impl Session {
 
     /// Runs the script; a cause if it must be undone.
     async fn apply(&mut self, deadline: &Deadline) -> Result<Option<Cause>, ExecutorError> {
+        let before = self.ways().await;
         self.record(Event::Started)?;
         let (attempt, stopped) = match self.attempt(Some(deadline)).await {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
         };
         let succeeded = attempt.succeeded();
+        self.evidence.effect = Some(self.effect(before, &attempt).await);
         let run = self.keep(attempt);
         let end = run.end;
         self.record(Event::Applied { run })?;
@@ -259,31 +268,40 @@ impl Session {
         }
     }
 
+    /// How packets leave for the orchestrator; none if the kernel doesn't say.
+    async fn ways(&self) -> Option<Ways> {
+        let kernel = Kernel::open().ok()?;
+        let network = Network::read(&kernel).await.ok()?;
+        Ways::read(&kernel, &network, &self.shared.uplink())
+            .await
+            .ok()
+    }
+
+    /// What really changed.
+    async fn effect(&self, before: Option<Ways>, attempt: &Attempt) -> Effect {
+        let management_path = match (before, self.ways().await) {
+            (Some(before), Some(after)) => way::touched(&before, &after, &attempt.changes),
+            (None, _) | (_, None) => true,
+        };
+        let risk = self.admitted.package.risk();
+        Effect {
+            changes: attempt.changes.clone(),
+            not_rehearsed: Vec::new(),
+            irreversible: Vec::new(),
+            management_path,
+            risk: if management_path { Risk::High } else { risk },
+            script: bare(&attempt.run),
+        }
+    }
+
     /// Keeps what a run showed for the report; gives its run without the output, for the journal.
     fn keep(&mut self, attempt: Attempt) -> ScriptRun {
-        let bare = ScriptRun {
-            output: Text::default(),
-            end: attempt.run.end,
-            took_ms: attempt.run.took_ms,
-            output_bytes: attempt.run.output_bytes,
-            leftover_processes: attempt.run.leftover_processes,
-        };
+        let bare = bare(&attempt.run);
         for denied in &attempt.denied {
             self.evidence.notes.push(format!("denied: {denied}"));
         }
         if attempt.isolation.level > 0 {
             self.evidence.isolation = attempt.isolation;
-        }
-        let risk = self.admitted.package.risk();
-        if self.admitted.package.package().manifest.class != Class::Diagnose {
-            self.evidence.effect = Some(Effect {
-                changes: attempt.changes,
-                not_rehearsed: Vec::new(),
-                irreversible: Vec::new(),
-                management_path: risk == Risk::High,
-                risk,
-                script: bare.clone(),
-            });
         }
         self.evidence.script = Some(attempt.run);
         bare
@@ -443,6 +461,17 @@ impl Session {
             by: confirmed.by().clone(),
             after: after.ok(),
         })
+    }
+}
+
+/// A run without its output: that stands in the outcome once, and not in the journal.
+fn bare(run: &ScriptRun) -> ScriptRun {
+    ScriptRun {
+        output: Text::default(),
+        end: run.end,
+        took_ms: run.took_ms,
+        output_bytes: run.output_bytes,
+        leftover_processes: run.leftover_processes,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every part of the executor works with: one owner each, borrowed for a moment, never across an await.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aizen_protocol::control::ExecutorStatus;
@@ -153,6 +154,15 @@ impl Shared {
             .write("replay", &replay.to_bytes().map_err(ExecutorError::Replay)?)?;
         *self.replay.borrow_mut() = replay;
         Ok(())
+    }
+
+    /// Known addresses of the orchestrator.
+    pub(crate) fn uplink(&self) -> Vec<IpAddr> {
+        let standing = self.standing.borrow();
+        standing
+            .as_ref()
+            .map(|s| s.uplink.clone())
+            .unwrap_or_default()
     }
 
     /// True if a person paused changes.

@@ -1,5 +1,6 @@
 //! Who this device is and whom it trusts, as enrollment left it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use aizen_protocol::control::TrustState;
@@ -24,6 +25,8 @@ pub(crate) struct Standing {
     pub(crate) epoch: Epoch,
     /// Whom it trusts.
     pub(crate) trust: TrustDocument,
+    /// The orchestrator's address, where enrollment names it by one.
+    pub(crate) uplink: Vec<IpAddr>,
     /// Signs effects and outcomes.
     pub(crate) result_key: PrivateKey,
 }
@@ -60,6 +63,8 @@ pub enum StandingError {
 #[derive(Deserialize)]
 struct Enrollment {
     device: DeviceId,
+    #[serde(default)]
+    server: String,
 }
 
 impl Standing {
@@ -86,7 +91,9 @@ impl Standing {
             .and_then(|t| t.trim().parse().ok())
             .ok_or_else(|| form("epoch", &"not an epoch"))?;
         let pem = text(need("result.key")?).ok_or_else(|| form("result.key", &"not text"))?;
+        let uplink = address_of(&enrolled.server).into_iter().collect();
         Ok(Some(Self {
+            uplink,
             device: enrolled.device,
             epoch,
             trust,
@@ -124,6 +131,13 @@ fn own_document(envelope: &Envelope) -> Result<TrustDocument, StandingError> {
     TrustDocument::first(envelope, &pins).map_err(StandingError::Trust)
 }
 
+/// The address in `192.0.2.1:8443`, `[2001:db8::1]:8443` or either alone, with or without `https://`.
+fn address_of(server: &str) -> Option<IpAddr> {
+    let server = server.strip_prefix("https://").unwrap_or(server);
+    let whole = server.parse::<SocketAddr>().map(|s| s.ip());
+    whole.ok().or_else(|| server.parse().ok())
+}
+
 fn text(bytes: Vec<u8>) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
@@ -134,4 +148,19 @@ pub(crate) fn boot_id(proc: &Path) -> std::io::Result<aizen_protocol::id::BootId
         .trim()
         .parse()
         .map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orchestrators_address_is_known_where_enrollment_names_one() {
+        let four = Some("192.0.2.1".parse().unwrap());
+        assert_eq!(address_of("https://192.0.2.1:8443"), four);
+        assert_eq!(address_of("192.0.2.1"), four);
+        assert_eq!(address_of("[2001:db8::1]:8443"), "2001:db8::1".parse().ok());
+        assert_eq!(address_of("cloud.example:8443"), None);
+        assert_eq!(address_of(""), None);
+    }
 }

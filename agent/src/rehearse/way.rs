@@ -11,13 +11,13 @@ use crate::rollback::sysctl::SysctlKey;
 
 /// Where packets for each address of the orchestrator leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ways {
+pub(crate) struct Ways {
     hops: Vec<Option<Hop>>,
     devices: Vec<String>,
 }
 
 impl Ways {
-    pub(super) async fn read(
+    pub(crate) async fn read(
         kernel: &Kernel,
         network: &Network,
         uplink: &[IpAddr],
@@ -50,7 +50,7 @@ impl Ways {
 }
 
 /// True if the way to the orchestrator is another one afterwards, or something that it stands on was changed.
-pub(super) fn touched(before: &Ways, after: &Ways, changes: &[ObjectChange]) -> bool {
+pub(crate) fn touched(before: &Ways, after: &Ways, changes: &[ObjectChange]) -> bool {
     before.hops != after.hops
         || changes
             .iter()

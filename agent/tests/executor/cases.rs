@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest};
+use aizen_protocol::effect::{RehearsalResult, Rehearsed};
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::id::Digest;
 use aizen_protocol::outcome::{End, Stage};
@@ -11,7 +12,7 @@ use aizen_protocol::package::manifest::{Class, Probe};
 use aizen_protocol::reason::Reason;
 use aizen_protocol::statement::{Confirmation, Nonce};
 
-use crate::device::{AFTER, BEFORE, Device, MEND, ended, until, wants_on_site, with_device};
+use crate::device::{AFTER, Device, MEND, ended, refused, until, wants_on_site, with_device};
 
 pub const ALL: &[(&str, fn())] = &[
     (
@@ -44,11 +45,17 @@ pub const ALL: &[(&str, fn())] = &[
         "a_diagnosis_runs_on_an_observing_device_and_changes_nothing",
         diagnosed,
     ),
-    ("refusals_that_name_this_device_are_reported_once", refusals),
-    ("strangers_may_look_and_nothing_else", strangers),
     (
         "a_rehearsal_shows_the_effect_and_touches_nothing",
         rehearsed,
+    ),
+    (
+        "what_changes_is_what_was_rehearsed_and_where_policy_says_so_it_must_be",
+        as_approved,
+    ),
+    (
+        "a_package_confirmed_over_the_uplink_is_not_confirmed_by_what_was_signed_before",
+        signed_before,
     ),
 ];
 
@@ -110,14 +117,6 @@ fn confirmed_on_site() {
             "its one outcome was told"
         );
     });
-}
-
-async fn refused(connection: &mut aizen_agent::control::Connection) -> Reason {
-    until(connection, |answer| match answer {
-        ExecutorAnswer::Refused(refusal) => Some(refusal.reason),
-        _ => None,
-    })
-    .await
 }
 
 fn undone_by_deadline() {
@@ -330,91 +329,6 @@ fn diagnosed() {
     });
 }
 
-fn refusals() {
-    with_device(async |mut device: Device| {
-        device.policy("allow_changes = false\n");
-        device.start().await;
-        let envelope = device.sign(&device.package(MEND));
-        for _ in 0..3 {
-            let mut life = device.execute(envelope.clone(), None).await;
-            assert_eq!(refused(&mut life).await, Reason::ObserveOnly);
-        }
-        let told = device.outcomes().await;
-        assert_eq!(told.len(), 1);
-        assert_eq!(
-            (told[0].end, told[0].reason),
-            (End::Refused, Some(Reason::ObserveOnly))
-        );
-
-        let mut foreign = device.package(MEND);
-        foreign.target[0].device = "dev-2".parse().unwrap();
-        let mut life = device.execute(device.sign(&foreign), None).await;
-        assert_eq!(refused(&mut life).await, Reason::WrongTarget);
-        assert_eq!(device.outcomes().await.len(), 1, "not ours to report");
-
-        device.policy("allow_changes = true\nmin_isolation = 1\n");
-        assert_eq!(
-            device.ask_as(0, &ExecutorRequest::Pause),
-            ExecutorAnswer::Done
-        );
-        let verdict = device
-            .ask(ExecutorRequest::Verify {
-                package: envelope.clone(),
-            })
-            .await;
-        assert!(
-            matches!(&verdict, ExecutorAnswer::Refused(r) if r.reason == Reason::Paused),
-            "{verdict:?}"
-        );
-        device.kill();
-        device.start().await;
-        let ExecutorAnswer::Status(status) = device.ask(ExecutorRequest::Status).await else {
-            panic!("no status");
-        };
-        assert!(
-            status.paused && status.changes_allowed,
-            "a pause outlives the process"
-        );
-        assert_eq!(
-            device.ask_as(0, &ExecutorRequest::Resume),
-            ExecutorAnswer::Done
-        );
-        let verdict = device
-            .ask(ExecutorRequest::Verify { package: envelope })
-            .await;
-        assert!(
-            matches!(verdict, ExecutorAnswer::Verified { .. }),
-            "{verdict:?}"
-        );
-    });
-}
-
-fn strangers() {
-    with_device(async |mut device: Device| {
-        device.start().await;
-        let status = device.ask_as(65_534, &ExecutorRequest::Status);
-        assert!(matches!(status, ExecutorAnswer::Status(_)), "{status:?}");
-        let package = device.sign(&device.package(MEND));
-        for request in [
-            ExecutorRequest::Pause,
-            ExecutorRequest::Outcomes,
-            ExecutorRequest::Watch,
-            ExecutorRequest::Execute {
-                package,
-                delivery: None,
-                bindings: Bindings::new(),
-            },
-        ] {
-            let answer = device.ask_as(65_534, &request);
-            assert!(
-                matches!(&answer, ExecutorAnswer::Failed { message } if message.contains("aizen-operators")),
-                "{answer:?}"
-            );
-        }
-        assert!(device.picture().starts_with(BEFORE));
-    });
-}
-
 fn rehearsed() {
     with_device(async |mut device: Device| {
         device.start().await;
@@ -438,5 +352,89 @@ fn rehearsed() {
         let known = [device.result.public()];
         assert!(signed.open(PayloadType::Effect, known.iter()).is_ok());
         assert_eq!(device.picture(), before);
+    });
+}
+
+fn as_approved() {
+    with_device(async |mut device: Device| {
+        device.policy("allow_changes = true\nmin_isolation = 1\neffect_must_match = true\n");
+        device.start().await;
+        let mut package = device.package(MEND);
+        let answer = device
+            .ask(ExecutorRequest::Rehearse {
+                package: device.sign(&package),
+                bindings: Bindings::new(),
+            })
+            .await;
+        let ExecutorAnswer::Rehearsed { signed, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        let known = [device.result.public()];
+        let opened = signed.open(PayloadType::Effect, known.iter()).unwrap();
+        let rehearsed: Rehearsed = serde_json::from_slice(opened.payload()).unwrap();
+        let RehearsalResult::Effect(effect) = rehearsed.result else {
+            panic!("{rehearsed:?}");
+        };
+
+        let before = device.picture();
+        package.effect = Some(Digest::of(b"another effect"));
+        let mut life = device.execute(device.sign(&package), None).await;
+        let (local, _) = ended(&mut life).await;
+        assert_eq!(local.end, End::RolledBack);
+        assert!(
+            local.detail.0.contains("not what was approved"),
+            "{}",
+            local.detail
+        );
+        assert_eq!(device.picture(), before);
+
+        package.id = aizen_protocol::id::PackageId::fresh();
+        package.effect = Some(effect.digest());
+        let mut life = device.execute(device.sign(&package), None).await;
+        let change = wants_on_site(&mut life).await;
+        device.ask_as(0, &ExecutorRequest::ConfirmOnSite { change });
+        let (_, signed) = ended(&mut life).await;
+        let outcome = device.believe(&signed);
+        assert_eq!(outcome.end, End::Confirmed);
+        assert_eq!(outcome.effect_as_approved(), Some(true));
+    });
+}
+
+fn signed_before() {
+    with_device(async |mut device: Device| {
+        device.start().await;
+        let mut package = device.package("true\n");
+        package.delivery = DeliveryMode::Uplink;
+        package.manifest.confirm.within_s = 3;
+        let envelope = device.sign(&package);
+        let early = Confirmation {
+            device: "dev-1".parse().unwrap(),
+            package: Digest::of(&package.to_payload().unwrap()),
+            change: "chg-unknown".parse().unwrap(),
+            nonce: Nonce(Digest([0; 32])),
+        };
+        let statement = device.confirmation(&early, &device.orchestrator);
+        let answer = device
+            .ask(ExecutorRequest::Confirm {
+                statement: statement.clone(),
+            })
+            .await;
+        assert!(
+            matches!(answer, ExecutorAnswer::Failed { .. }),
+            "{answer:?}"
+        );
+        let delivery = device.deliver(&envelope);
+        let mut life = device.execute(envelope, Some(delivery)).await;
+        until(&mut life, |answer| match answer {
+            ExecutorAnswer::ConfirmWanted { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+        let answer = device.ask(ExecutorRequest::Confirm { statement }).await;
+        assert!(
+            matches!(answer, ExecutorAnswer::Failed { .. }),
+            "{answer:?}"
+        );
+        assert_eq!(ended(&mut life).await.0.end, End::RolledBack);
     });
 }

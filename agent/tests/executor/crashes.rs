@@ -10,8 +10,10 @@ use aizen_protocol::outcome::{End, Stage};
 use aizen_protocol::reason::Reason;
 
 use crate::device::{
-    AFTER, BEFORE, Device, MEND, runs, until, wait_until, wants_on_site, with_device,
+    AFTER, BEFORE, Device, FORWARD, MEND, NONE, ended, refused, runs, until, wait_until,
+    wants_on_site, with_device,
 };
+use nix::mount::{MsFlags, mount};
 
 pub const ALL: &[(&str, fn())] = &[
     (
@@ -25,6 +27,18 @@ pub const ALL: &[(&str, fn())] = &[
     (
         "from_every_prefix_of_the_journal_a_start_does_what_the_table_says",
         every_prefix,
+    ),
+    (
+        "from_every_end_of_the_journal_a_start_keeps_what_was_decided",
+        decided,
+    ),
+    (
+        "after_a_reboot_files_are_put_back_and_the_kernel_is_left_alone",
+        rebooted,
+    ),
+    (
+        "an_incomplete_rollback_is_told_and_blocks_until_a_person_clears_it",
+        incomplete,
     ),
     (
         "a_damaged_journal_is_an_alarm_and_nothing_runs",
@@ -83,11 +97,7 @@ fn killed_while_probing() {
         }
         device.start().await;
         let mut again = device.execute(envelope, None).await;
-        let reason = until(&mut again, |answer| match answer {
-            ExecutorAnswer::Refused(refusal) => Some(refusal.reason),
-            _ => None,
-        })
-        .await;
+        let reason = refused(&mut again).await;
         assert_eq!(reason, Reason::Replayed);
     });
 }
@@ -236,5 +246,134 @@ fn lost_replay() {
             .unwrap_err()
             .to_string();
         assert!(error.contains("memory of admitted packages"), "{error}");
+    });
+}
+
+/// Both ends of a change, with the journal cut after each record of the end.
+fn decided() {
+    with_device(async |mut device: Device| {
+        for keep in [true, false] {
+            fs::write(device.resolv_conf(), BEFORE).unwrap();
+            fs::write(FORWARD, "0").unwrap();
+            device.start().await;
+            let before = device.picture();
+            let mut life = device
+                .execute(device.sign(&device.package(MEND)), None)
+                .await;
+            let change = wants_on_site(&mut life).await;
+            let (state, saved) = (device.path("state"), device.path("saved"));
+            let snapshots = device.path("snapshots");
+            copy(&state.join("snapshots"), &snapshots);
+            let request = if keep {
+                ExecutorRequest::ConfirmOnSite { change }
+            } else {
+                ExecutorRequest::RollBack { change }
+            };
+            assert_eq!(device.ask_as(0, &request), ExecutorAnswer::Done);
+            ended(&mut life).await;
+            device.kill();
+            copy(&state, &saved);
+            let journal = fs::read(saved.join("journal")).unwrap();
+            let ends = ends(&journal);
+            // Confirmed, reported; or rollback began, rolled back, reported.
+            let first = ends.len() - if keep { 2 } else { 3 };
+            for (records, cut) in ends.iter().enumerate().skip(first) {
+                for outcome_stored in [false, true] {
+                    let whole = records + 1 == ends.len();
+                    if whole && !outcome_stored {
+                        continue;
+                    }
+                    fs::remove_dir_all(&state).unwrap();
+                    copy(&saved, &state);
+                    fs::write(state.join("journal"), &journal[..*cut]).unwrap();
+                    copy(&snapshots, &state.join("snapshots"));
+                    if !outcome_stored {
+                        fs::remove_dir_all(state.join("outcomes")).unwrap();
+                    }
+                    recover::run(device.settings()).await.unwrap();
+                    let what = format!("keep {keep}, {records} records, stored {outcome_stored}");
+                    if keep {
+                        assert!(device.picture().starts_with(AFTER), "{what}");
+                    } else {
+                        assert_eq!(device.picture(), before, "{what}");
+                    }
+                    let again = recover::run(device.settings()).await.unwrap();
+                    assert_eq!(again.change, None, "{what}");
+                    let told: Vec<_> = fs::read_dir(state.join("outcomes"))
+                        .unwrap()
+                        .flatten()
+                        .collect();
+                    assert_eq!(told.len(), 1, "{what}");
+                    let envelope =
+                        serde_json::from_slice(&fs::read(told[0].path()).unwrap()).unwrap();
+                    let end = if keep {
+                        End::Confirmed
+                    } else {
+                        End::RolledBack
+                    };
+                    assert_eq!(device.believe(&envelope).end, end, "{what}");
+                }
+            }
+            for folder in [&saved, &snapshots, &state.join("outcomes")] {
+                fs::remove_dir_all(folder).unwrap();
+            }
+        }
+    });
+}
+
+fn rebooted() {
+    with_device(async |mut device: Device| {
+        device.start().await;
+        let mut life = device
+            .execute(device.sign(&device.package(MEND)), None)
+            .await;
+        wants_on_site(&mut life).await;
+        device.kill();
+        // Another boot's name, in this test's own mount namespace.
+        let other = device.path("boot_id");
+        fs::write(&other, "0a0a0a0a-0000-4000-8000-000000000000\n").unwrap();
+        let boot_id = "/proc/sys/kernel/random/boot_id";
+        mount(Some(&other), boot_id, NONE, MsFlags::MS_BIND, NONE).unwrap();
+        device.start().await;
+        assert_eq!(fs::read_to_string(device.resolv_conf()).unwrap(), BEFORE);
+        let forward = fs::read_to_string(FORWARD).unwrap();
+        assert_eq!(forward, "1\n", "a real reboot takes it back by itself");
+        let told = device.outcomes().await;
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].end, End::RolledBack);
+        assert!(told[0].detail.0.contains("restarted"), "{}", told[0].detail);
+    });
+}
+
+fn incomplete() {
+    with_device(async |mut device: Device| {
+        device.start().await;
+        let mut life = device
+            .execute(device.sign(&device.package(MEND)), None)
+            .await;
+        let change = wants_on_site(&mut life).await;
+        device.kill();
+        fs::remove_file(device.path("state/snapshots").join(change.as_str())).unwrap();
+        device.start().await;
+        let told = device.outcomes().await;
+        assert_eq!(told[0].end, End::RollbackIncomplete);
+        assert_eq!(told[0].not_restored.len(), 1, "{:?}", told[0]);
+
+        let next = device.sign(&device.package(MEND));
+        for _ in 0..2 {
+            let mut life = device.execute(next.clone(), None).await;
+            let reason = refused(&mut life).await;
+            assert_eq!(reason, Reason::RollbackIncomplete);
+            device.kill();
+            device.start().await;
+        }
+        let clear = ExecutorRequest::Clear { change };
+        assert_eq!(device.ask_as(0, &clear), ExecutorAnswer::Done);
+        assert!(matches!(
+            device.ask_as(0, &clear),
+            ExecutorAnswer::Failed { .. }
+        ));
+        let mut life = device.execute(next, None).await;
+        wants_on_site(&mut life).await;
     });
 }

@@ -17,9 +17,11 @@ use aizen_protocol::key::PrivateKey;
 use aizen_protocol::outcome::Outcome;
 use aizen_protocol::package::manifest::{Class, Confirm, Limits, Manifest, Probe};
 use aizen_protocol::package::{DeliveryMode, Package, SCHEMA, Script, Target};
+use aizen_protocol::reason::Reason;
 use aizen_protocol::statement::{Confirmation, Delivery};
 use aizen_protocol::trust::{Role, TrustDocument, TrustedKey};
 use jiff::{Timestamp, ToSpan as _};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,7 +33,10 @@ pub const MEND: &str = "set -e\nprintf 'nameserver 192.0.2.54\\n' | change file 
 /// What it holds afterwards.
 pub const AFTER: &str = "nameserver 192.0.2.54\n";
 
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// No source, type or options of a mount.
+pub const NONE: Option<&str> = None;
+
+pub const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 pub struct Device {
     folder: tempfile::TempDir,
@@ -43,7 +48,10 @@ pub struct Device {
 
 /// Runs one test in a network namespace of its own.
 pub fn with_device<F: Future<Output = ()>>(test: impl FnOnce(Device) -> F) {
-    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests run as root");
+    // What a test mounts ends with it.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(NONE, "/", NONE, private, NONE).unwrap();
     run("ip", &["link", "set", "lo", "up"]);
     fs::write(FORWARD, "0").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -368,6 +376,15 @@ pub async fn wants_on_site(connection: &mut Connection) -> ChangeId {
     .await
 }
 
+/// Why it was refused.
+pub async fn refused(connection: &mut Connection) -> Reason {
+    until(connection, |answer| match answer {
+        ExecutorAnswer::Refused(refusal) => Some(refusal.reason),
+        _ => None,
+    })
+    .await
+}
+
 fn settings(folder: &Path) -> Settings {
     Settings {
         state: folder.join("state"),
@@ -384,7 +401,7 @@ pub fn play_role(words: &[String]) -> Option<ExitCode> {
     match words.as_slice() {
         ["role", "executor", folder] => Some(executor(Path::new(folder))),
         ["role", "ask", socket, request] => Some(ask(Path::new(socket), request)),
-        ["shadow", ..] => Some(aizen_agent::rehearse::shadow_main()),
+        [aizen_agent::rehearse::SHADOW_WORD, ..] => aizen_agent::rehearse::shadow_main(),
         _ => None,
     }
 }

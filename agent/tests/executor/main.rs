@@ -4,9 +4,17 @@
 //! This program is also what it tests: the sandbox's child side, `change`, the shadow and the executor are this file
 //! started again, as they are the one `aizen` on a device. Hence a harness of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may fail by a panic, and a harness talks to whoever runs it"
+)]
+
 mod cases;
 mod crashes;
 mod device;
+mod refusals;
 
 use std::process::ExitCode;
 
@@ -14,16 +22,20 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     aizen_sandbox::enter_if_asked();
-    let mut arguments = std::env::args_os();
-    let called = arguments.next().unwrap_or_default();
+    let called = std::env::args_os().next().unwrap_or_default();
     if called.to_string_lossy().ends_with("change") {
-        return aizen_agent::cli::change::main(arguments);
+        return aizen_agent::cli::change::main(std::env::args_os());
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = device::play_role(&words) {
         return code;
     }
-    let cases: Vec<Case> = cases::ALL.iter().chain(crashes::ALL).copied().collect();
+    let cases: Vec<Case> = cases::ALL
+        .iter()
+        .chain(refusals::ALL)
+        .chain(crashes::ALL)
+        .copied()
+        .collect();
     if words.iter().any(|w| w == "--list") {
         let ignored = words.iter().any(|w| w == "--ignored");
         for (name, _) in cases.iter().filter(|_| !ignored) {

@@ -38,7 +38,7 @@ impl Summed {
     fn of(case: CaseRow) -> Self {
         let found = case.finding.as_ref().map(|f| f.summary.0.clone());
         Self {
-            summary: found.unwrap_or_else(|| case.note.clone()),
+            summary: found.unwrap_or_else(|| case.component.clone()),
             case,
         }
     }

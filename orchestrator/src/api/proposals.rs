@@ -69,8 +69,7 @@ pub(super) async fn create(
                 device: device.device.clone(),
                 origin: Origin::Person,
                 cause: "proposed_by_a_person".into(),
-                // A person may propose twice; each proposal is a case of its own.
-                component: ProposalId::fresh().to_string(),
+                component: wanted.intent.clone(),
                 state: CaseState::Rehearsing,
                 finding: None,
                 note: String::new(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aizen_protocol::envelope::{Envelope, PayloadType};
-use aizen_protocol::id::{CorrelationId, Digest, Epoch, KeyId, PackageId};
+use aizen_protocol::id::{CorrelationId, DeviceId, Digest, Epoch, KeyId, PackageId};
 use aizen_protocol::package::{Binding, DeliveryMode, Package, SCHEMA, Script, Target};
 use aizen_protocol::trust::TrustDocument;
 use aizen_protocol::{limit, strict};
@@ -16,7 +16,7 @@ use super::answer::read_key;
 use super::failure::Failure;
 use super::propose::{binding, read, read_manifest};
 use super::trust::write;
-use super::{Device, print, print_json, screen};
+use super::{print, print_json, screen};
 use crate::{clock, compose};
 
 #[derive(Subcommand)]
@@ -43,7 +43,7 @@ pub(super) struct Build {
     manifest: PathBuf,
     /// The device it is for.
     #[arg(long)]
-    device: Device,
+    device: DeviceId,
     /// The device's state generation, as `aizen status` and `devices --json` show it.
     #[arg(long)]
     epoch: Epoch,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aizen_protocol::id::DeviceId;
 use aizen_protocol::limit;
 use aizen_protocol::package::manifest::Manifest;
 use aizen_protocol::package::{Binding, BindingKind};
@@ -11,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::failure::Failure;
-use super::{Device, print, print_json};
+use super::{print, print_json};
 
 #[derive(Args)]
 pub(super) struct Propose {
     /// The device.
     #[arg(long)]
-    device: Device,
+    device: DeviceId,
     /// The script, for /bin/sh.
     #[arg(long, value_name = "FILE")]
     script: PathBuf,

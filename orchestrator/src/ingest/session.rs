@@ -97,6 +97,7 @@ impl Ending {
 
 /// Serves a connection whose certificate belongs to `device`.
 pub(super) async fn run(app: Arc<App>, device: Device, address: SocketAddr, socket: WebSocket) {
+    let _lasts = app.sessions.clone().read_owned().await;
     let (sink, stream) = socket.split();
     let mut out = Out(sink);
     let mut batches = stream.ready_chunks(BATCH);

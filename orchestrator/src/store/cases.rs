@@ -71,7 +71,7 @@ pub(crate) struct CaseRow {
     pub(crate) origin: Origin,
     /// The fault's name.
     pub(crate) cause: String,
-    /// What is broken.
+    /// What is broken, or what a person wants to achieve.
     pub(crate) component: String,
     /// Where it is.
     pub(crate) state: CaseState,

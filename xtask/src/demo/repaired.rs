@@ -33,7 +33,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         .with_context(|| world.said())?;
     told.step(
         "cloud",
-        &format!("case {}: {}", word(&case["case"]), word(&case["finding"]["summary"])),
+        &format!("case {}: {}", word(&case["id"]), word(&case["summary"])),
     );
     told.text(&format!("(in pseudonyms: the cloud never sees {DNS1})"));
     show_evidence(told, &case);
@@ -59,7 +59,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         "person",
         "signed exactly these bytes; the key never was on the orchestrator",
     );
-    let case = follow(world, told, word(&case["case"]))?;
+    let case = follow(world, told, word(&case["id"]))?;
     told.step("cloud", &format!("case is {}", word(&case["state"])));
     if case["state"] != "resolved" || !resolves(world) {
         bail!("the repair did not hold\n{}", world.said());
@@ -84,12 +84,12 @@ pub(crate) fn follow(world: &World, told: &mut Told, id: &str) -> Result<Value> 
         let case = world.cloud.ask(&["cases", id]).ok()?;
         for entry in case["timeline"].as_array().into_iter().flatten() {
             if seen.insert(entry["n"].as_i64()) {
-                told.step("record", &format!("{} {}", word(&entry["kind"]), short(&entry["detail"])));
+                told.step("record", &format!("{} {}", word(&entry["event"]), word(&entry["detail"])));
             }
         }
         let settled = !matches!(
             word(&case["state"]),
-            "open" | "rehearsing" | "approval" | "delivering" | "executing"
+            "open" | "rehearsing" | "awaiting_approval" | "delivering" | "running"
         );
         settled.then_some(case)
     })
@@ -115,17 +115,6 @@ fn resolves(world: &World) -> bool {
             .args(["ahostsv4", OTHER_NAME]),
     )
     .is_ok()
-}
-
-/// The values of an entry that say something to a person.
-fn short(detail: &Value) -> String {
-    let entries = detail.as_object().into_iter().flatten();
-    let told = entries.filter_map(|(key, value)| match value {
-        Value::String(text) if text.len() <= 60 => Some(format!("{key}={text}")),
-        Value::Number(number) => Some(format!("{key}={number}")),
-        _ => None,
-    });
-    told.collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn word(value: &Value) -> &str {

@@ -68,7 +68,7 @@ CREATE TABLE cases (
     settled_on_device_at INTEGER,
     absent INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE UNIQUE INDEX one_open_case ON cases (device, cause, component) WHERE closed_at IS NULL;
+CREATE UNIQUE INDEX one_open_case ON cases (device, cause, component) WHERE closed_at IS NULL AND origin = 'expert';
 CREATE INDEX cases_by_time ON cases (device, opened_at);
 
 CREATE TABLE proposals (
