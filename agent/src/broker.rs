@@ -282,8 +282,8 @@ pub(crate) async fn perform(
     };
     let described = Described {
         world,
-        before: &before,
         after: &after,
+        names: after.names(),
     };
     let mut changes = vec![described.object(&inverse, &act)];
     changes.extend(described.moved(&difference::networks(&before, &after), &inverse));

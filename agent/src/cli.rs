@@ -24,7 +24,12 @@ mod text;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
-#[command(name = "aizen", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(
+    name = "aizen",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
 struct Aizen {
     /// Configuration file [default: /etc/aizen/aizen.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
@@ -39,12 +44,16 @@ struct Aizen {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Find out what is wrong with this device's network
-    #[command(after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell")]
+    #[command(
+        after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell"
+    )]
     Diagnose(diagnose::DiagnoseArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
-    #[command(after_help = "Example: aizen enroll --server https://cloud.example.org:8443 --token eyJ…")]
+    #[command(
+        after_help = "Example: aizen enroll --server https://cloud.example.org:8443 --token eyJ…"
+    )]
     Enroll(enroll::EnrollArgs),
     /// The way to the orchestrator
     #[command(subcommand)]
@@ -54,7 +63,9 @@ enum Command {
     /// Run a signed package in a shadow of this device, and show its effect
     Rehearse(apply::FileArgs),
     /// Verify, rehearse, ask, execute, confirm or roll back: on the spot, without an uplink
-    #[command(after_help = "Example: aizen apply repair.json\nExit: 0 confirmed, 4 refused, 5 rolled back, 6 rollback incomplete")]
+    #[command(
+        after_help = "Example: aizen apply repair.json\nExit: 0 confirmed, 4 refused, 5 rolled back, 6 rollback incomplete"
+    )]
     Apply(apply::ApplyArgs),
     /// The changes of this device
     #[command(subcommand)]
@@ -85,7 +96,10 @@ pub fn main() -> ExitCode {
     if name.file_name().is_some_and(|n| n == "change") {
         return change::main(std::env::args_os());
     }
-    if words.next().is_some_and(|word| word == crate::rehearse::SHADOW_WORD) {
+    if words
+        .next()
+        .is_some_and(|word| word == crate::rehearse::SHADOW_WORD)
+    {
         crate::rehearse::shadow_main();
     }
     let aizen = Aizen::try_parse().unwrap_or_else(|error| {
@@ -118,14 +132,22 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         | Command::Pause
         | Command::Resume => {}
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(ask(aizen.command, json, &config))
 }
 
 async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Diagnose(args) => {
-            diagnose::run(args, json, crate::collect::Settings::from(config), &mut std::io::stdout().lock()).await
+            diagnose::run(
+                args,
+                json,
+                crate::collect::Settings::from(config),
+                &mut std::io::stdout().lock(),
+            )
+            .await
         }
         Command::Status => status::status(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
@@ -136,8 +158,10 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Changes(command) => changes::run(command, config, json).await,
         Command::Pause => status::pause(config).await,
         Command::Resume => status::resume(config).await,
-        Command::Sandbox(_) | Command::Sanitize(_) | Command::Daemon | Command::Executor(_) | Command::Recover => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Sandbox(_)
+        | Command::Sanitize(_)
+        | Command::Daemon
+        | Command::Executor(_)
+        | Command::Recover => Ok(ExitCode::SUCCESS),
     }
 }

@@ -22,7 +22,9 @@ pub fn now() -> Timestamp {
 #[must_use]
 pub fn boot() -> BootId {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    read.ok().and_then(|name| name.trim().parse().ok()).unwrap_or_else(BootId::fresh)
+    read.ok()
+        .and_then(|name| name.trim().parse().ok())
+        .unwrap_or_else(BootId::fresh)
 }
 
 /// The boot-time clock; zero where the kernel has none, which makes every deadline pass late rather than early.

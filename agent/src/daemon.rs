@@ -3,11 +3,12 @@
 //! It has no capability. What it can't do it asks of the executor, which believes signatures and not the daemon.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, ExecutorStatus};
 use aizen_protocol::outcome::Isolation;
+use aizen_protocol::record::Trigger;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,10 +18,10 @@ use crate::config::Config;
 use crate::control::{self, Connection, ControlError};
 use crate::identity::{DeviceFile, IdentityError, Layout, UplinkIdentity};
 use crate::sanitize;
+use crate::stream::dial::{InvalidServer, Server};
 use crate::stream::handle::SpoolHandle;
 use crate::stream::spool::{Spool, SpoolLimits};
 use crate::stream::tls::TlsError;
-use crate::stream::dial::{InvalidServer, Server};
 use crate::stream::uplink::{self, About, Uplink};
 use crate::{clock, notify};
 
@@ -67,60 +68,16 @@ pub enum DaemonError {
 /// [`DaemonError`] if a part can't be built; what fails later is retried, logged and told in the status.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let layout = Layout::new(&config.paths.state);
-    let socket = config.paths.daemon_socket();
-    let listener = control::listen(&socket, 0o666)
-        .and_then(tokio::net::UnixListener::from_std)
-        .map_err(|source| DaemonError::Socket { path: socket, source })?;
-    let sanitizer = Arc::new(Mutex::new(sanitize::Stage::open(&config)?));
-    let state = State::default();
-    let (asked, asks) = mpsc::channel(4);
+    let mut stop = Stop::new()?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(answer::serve(listener, state.clone(), Arc::clone(&sanitizer), asked.clone()));
-    let (events, netlink) = mpsc::channel(16);
-    tasks.spawn(async move {
-        if let Err(error) = collect::watch(events).await {
-            tracing::warn!(%error, "changes of the network are seen at the next round only");
-        }
-        std::future::pending().await
-    });
-    let mut rounds = Rounds {
-        every: config.collect.every,
-        collector: Collector::new(collect::Settings::from(&config)),
-        sanitizer: Arc::clone(&sanitizer),
-        state: state.clone(),
-        executor: config.paths.executor_socket(),
-        history: Default::default(),
-    };
-    tasks.spawn(async move { rounds.run(netlink, asks).await });
+    let here = Here::start(&config, &mut tasks)?;
     notify::ready("collecting");
     tasks.spawn(watchdog());
-
-    let mut stop = Stop::new()?;
     let device = tokio::select! {
         () = stop.asked() => return Ok(()),
         device = enrolled(&layout) => device?,
     };
-    let server: Server = device.server.parse()?;
-    *sanitizer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = sanitize::Stage::open(&config)?;
-    let spool = open_spool(&config, &layout).await;
-    state.enrolled(device.device.clone(), spool.clone());
-    let (about, told) = watch::channel(about(&device, None));
-    let (commands, orders) = mpsc::channel(16);
-    let (happened, happenings) = mpsc::channel(16);
-    let uplink = Uplink::new(uplink_settings(&config, server, &layout), &UplinkIdentity::load(&layout)?, spool.clone(), told, orders, happened)?;
-    state.connected_by(uplink.state(), uplink.meter(), commands.clone());
-    let packages = Packages {
-        executor: config.paths.executor_socket(),
-        waiting: config.paths.outcomes_waiting(),
-        spool: spool.clone(),
-        result_key: device.result_key.clone(),
-        sanitizer,
-        commands,
-        asked,
-    };
-    tasks.spawn(packages.run(happenings));
-    tasks.spawn(introduce(config.paths.executor_socket(), device, about));
-    tasks.spawn(uplink.run());
+    let spool = here.connect(&config, &layout, device, &mut tasks).await?;
     tokio::select! {
         () = stop.asked() => {}
         ended = tasks.join_next() => tracing::error!(?ended, "a part of the daemon ended: restarting is the service manager's part"),
@@ -133,6 +90,97 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// What works without an enrollment: rounds, the local verdict, answers to people.
+struct Here {
+    state: State,
+    sanitizer: Arc<Mutex<sanitize::Stage>>,
+    asked: mpsc::Sender<Trigger>,
+}
+
+impl Here {
+    fn start(config: &Config, tasks: &mut JoinSet<()>) -> Result<Self, DaemonError> {
+        let path = config.paths.daemon_socket();
+        let listener = control::listen(&path, 0o666)
+            .and_then(tokio::net::UnixListener::from_std)
+            .map_err(|source| DaemonError::Socket { path, source })?;
+        let sanitizer = Arc::new(Mutex::new(sanitize::Stage::open(config)?));
+        let state = State::default();
+        let (asked, asks) = mpsc::channel(4);
+        tasks.spawn(answer::serve(
+            listener,
+            state.clone(),
+            Arc::clone(&sanitizer),
+            asked.clone(),
+        ));
+        let (events, netlink) = mpsc::channel(16);
+        tasks.spawn(async move {
+            if let Err(error) = collect::watch(events).await {
+                tracing::warn!(%error, "changes of the network are seen at the next round only");
+            }
+            std::future::pending().await
+        });
+        let mut rounds = Rounds {
+            every: config.collect.every,
+            collector: Collector::new(collect::Settings::from(config)),
+            sanitizer: Arc::clone(&sanitizer),
+            state: state.clone(),
+            executor: config.paths.executor_socket(),
+            history: Default::default(),
+        };
+        tasks.spawn(async move { rounds.run(netlink, asks).await });
+        Ok(Self {
+            state,
+            sanitizer,
+            asked,
+        })
+    }
+
+    /// Adds what an enrollment makes possible: spool, uplink, packages.
+    async fn connect(
+        self,
+        config: &Config,
+        layout: &Layout,
+        device: DeviceFile,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<SpoolHandle, DaemonError> {
+        let server: Server = device.server.parse()?;
+        // Before the enrollment the pseudonyms came from a key that nobody keeps.
+        *self
+            .sanitizer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = sanitize::Stage::open(config)?;
+        let spool = open_spool(config, layout).await;
+        self.state.enrolled(device.device.clone(), spool.clone());
+        let (about, told) = watch::channel(about(&device, None));
+        let (commands, orders) = mpsc::channel(16);
+        let (happened, happenings) = mpsc::channel(16);
+        let settings = uplink_settings(config, server, layout);
+        let uplink = Uplink::new(
+            settings,
+            &UplinkIdentity::load(layout)?,
+            spool.clone(),
+            told,
+            orders,
+            happened,
+        )?;
+        self.state
+            .connected_by(uplink.state(), uplink.meter(), commands.clone());
+        let packages = Packages {
+            executor: config.paths.executor_socket(),
+            waiting: config.paths.outcomes_waiting(),
+            spool: spool.clone(),
+            result_key: device.result_key.clone(),
+            sanitizer: self.sanitizer,
+            commands,
+            asked: self.asked,
+        };
+        tasks.spawn(packages.run(happenings));
+        tasks.spawn(introduce(config.paths.executor_socket(), device, about));
+        tasks.spawn(uplink.run());
+        Ok(spool)
+    }
+}
+
 /// Waits until somebody enrols this device.
 async fn enrolled(layout: &Layout) -> Result<DeviceFile, IdentityError> {
     let mut told = false;
@@ -140,7 +188,9 @@ async fn enrolled(layout: &Layout) -> Result<DeviceFile, IdentityError> {
         match DeviceFile::load(layout) {
             Err(IdentityError::NotEnrolled(_)) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::info!("not enrolled: diagnosing for this device alone; see 'aizen enroll --help'");
+                    tracing::info!(
+                        "not enrolled: diagnosing for this device alone; see 'aizen enroll --help'"
+                    );
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -150,9 +200,18 @@ async fn enrolled(layout: &Layout) -> Result<DeviceFile, IdentityError> {
 }
 
 async fn open_spool(config: &Config, layout: &Layout) -> SpoolHandle {
-    let (dir, limits) = (layout.spool(), SpoolLimits { records: config.spool.bytes, ..SpoolLimits::default() });
+    let (dir, limits) = (
+        layout.spool(),
+        SpoolLimits {
+            records: config.spool.bytes,
+            ..SpoolLimits::default()
+        },
+    );
     let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await;
-    #[expect(clippy::expect_used, reason = "opening a spool does not panic; if it does there is no daemon")]
+    #[expect(
+        clippy::expect_used,
+        reason = "opening a spool does not panic; if it does there is no daemon"
+    )]
     SpoolHandle::new(opened.expect("the spool opens whatever its files hold"))
 }
 
@@ -184,15 +243,21 @@ async fn introduce(executor: std::path::PathBuf, device: DeviceFile, about: watc
 }
 
 async fn executor_status(socket: &std::path::Path) -> Result<ExecutorStatus, ControlError> {
-    match Connection::connect(socket).await?.ask(&ExecutorRequest::Status).await? {
+    match Connection::connect(socket)
+        .await?
+        .ask(&ExecutorRequest::Status)
+        .await?
+    {
         ExecutorAnswer::Status(status) => Ok(status),
         _ => Err(ControlError::Closed),
     }
 }
 
 fn about(device: &DeviceFile, executor: Option<ExecutorStatus>) -> About {
-    let (isolation, trust_version, takes_changes) = executor
-        .map_or_else(|| (Isolation::default(), 0, false), |s| (s.isolation, s.trust_version, s.changes_allowed && !s.paused));
+    let (isolation, trust_version, takes_changes) = executor.map_or_else(
+        || (Isolation::default(), 0, false),
+        |s| (s.isolation, s.trust_version, s.changes_allowed && !s.paused),
+    );
     About {
         device: device.device.clone(),
         epoch: device.epoch.clone(),
@@ -206,7 +271,9 @@ fn about(device: &DeviceFile, executor: Option<ExecutorStatus>) -> About {
 
 /// Says to the service manager that the main loop turns, as long as it does.
 async fn watchdog() {
-    let Some(every) = notify::interval() else { return std::future::pending().await };
+    let Some(every) = notify::interval() else {
+        return std::future::pending().await;
+    };
     loop {
         notify::alive();
         tokio::time::sleep(every).await;
@@ -221,7 +288,10 @@ struct Stop {
 
 impl Stop {
     fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn asked(&mut self) {

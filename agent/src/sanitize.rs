@@ -48,19 +48,30 @@ impl Stage {
     /// [`SanitizeError`].
     pub fn open(config: &Config) -> Result<Self, SanitizeError> {
         let path = config.paths.sanitizer_key();
-        let enrolled = path.try_exists().map_err(|source| SanitizeError::Hidden { path: path.clone(), source })?;
+        let enrolled = path.try_exists().map_err(|source| SanitizeError::Hidden {
+            path: path.clone(),
+            source,
+        })?;
         if !enrolled {
             let sanitizer = Sanitizer::new(SanitizerKey::generate()?, Policy::default());
-            return Ok(Self { sanitizer, vault: None });
+            return Ok(Self {
+                sanitizer,
+                vault: None,
+            });
         }
         let mut sanitizer = Sanitizer::new(SanitizerKey::load(&path)?, Policy::default());
         let vault = Vault::open(config.paths.daemon().join("pseudonyms"), &mut sanitizer);
-        Ok(Self { sanitizer, vault: Some(vault) })
+        Ok(Self {
+            sanitizer,
+            vault: Some(vault),
+        })
     }
 
     /// Sanitizes a round. What the second scan catches is withheld, logged by kind, and counted.
     pub fn round(&mut self, observations: Vec<Observation>) -> Vec<Sanitized<Record>> {
-        let sanitized = observations.into_iter().map(|observation| self.sanitizer.sanitize(observation));
+        let sanitized = observations
+            .into_iter()
+            .map(|observation| self.sanitizer.sanitize(observation));
         let told = sanitized.inspect(|record| {
             if let Err(withheld) = record {
                 tracing::error!(%withheld, "a record was withheld: please report this as a defect");

@@ -33,7 +33,10 @@ impl Identity {
         let mut wanted = rcgen::CertificateParams::new(vec![name.to_owned()])?;
         wanted.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = wanted.signed_by(&key, &issuer)?;
-        let chain = vec![certificate.der().clone(), CertificateDer::from_pem_file(ca)?];
+        let chain = vec![
+            certificate.der().clone(),
+            CertificateDer::from_pem_file(ca)?,
+        ];
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?;
         Ok(Self { chain, key })
     }

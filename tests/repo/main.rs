@@ -1,15 +1,30 @@
 //! Promises about the repository itself.
 
-#![expect(clippy::unwrap_used, reason = "where a test can't go on, it has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "where a test can't go on, it has failed"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MEMBERS: [&str; 8] = ["agent", "analyst", "orchestrator", "protocol", "sandbox", "sanitizer", "tests", "xtask"];
+const MEMBERS: [&str; 8] = [
+    "agent",
+    "analyst",
+    "orchestrator",
+    "protocol",
+    "sandbox",
+    "sanitizer",
+    "tests",
+    "xtask",
+];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Every file below a folder with this ending.
@@ -28,8 +43,11 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let all = MEMBERS.iter().flat_map(|member| files(&root().join(member), "rs"));
-    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+    let all = MEMBERS
+        .iter()
+        .flat_map(|member| files(&root().join(member), "rs"));
+    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 #[test]
@@ -45,10 +63,18 @@ fn crates_depend_downwards_only() {
         }
     };
     for member in MEMBERS {
-        let manifest: toml::Table = toml::from_str(&fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap()).unwrap();
+        let manifest: toml::Table =
+            toml::from_str(&fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap())
+                .unwrap();
         let dependencies = manifest["dependencies"].as_table().unwrap();
-        for name in dependencies.keys().filter_map(|name| name.strip_prefix("aizen-")) {
-            assert!(allowed(member).contains(&name), "{member} must not depend on {name}");
+        for name in dependencies
+            .keys()
+            .filter_map(|name| name.strip_prefix("aizen-"))
+        {
+            assert!(
+                allowed(member).contains(&name),
+                "{member} must not depend on {name}"
+            );
         }
     }
 }
@@ -56,19 +82,34 @@ fn crates_depend_downwards_only() {
 #[test]
 fn unsafe_code_stands_in_one_file() {
     for (path, text) in sources() {
-        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        let found = code.filter(|line| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl")).count();
-        let exempt = path.ends_with("sandbox/src/sys.rs") || path.starts_with(root().join("tests/repo"));
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let found = code
+            .filter(|line| {
+                line.contains("unsafe {")
+                    || line.contains("unsafe fn")
+                    || line.contains("unsafe impl")
+            })
+            .count();
+        let exempt =
+            path.ends_with("sandbox/src/sys.rs") || path.starts_with(root().join("tests/repo"));
         assert!(found == 0 || exempt, "{} has unsafe code", path.display());
     }
 }
 
 #[test]
 fn no_file_is_a_drawer() {
-    const DRAWERS: [&str; 9] = ["util", "utils", "helper", "helpers", "common", "misc", "manager", "types", "models"];
+    const DRAWERS: [&str; 9] = [
+        "util", "utils", "helper", "helpers", "common", "misc", "manager", "types", "models",
+    ];
     for (path, _) in sources() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
-        assert!(!DRAWERS.contains(&stem) && stem != "mod", "{} names no subject", path.display());
+        assert!(
+            !DRAWERS.contains(&stem) && stem != "mod",
+            "{} names no subject",
+            path.display()
+        );
     }
 }
 
@@ -81,29 +122,60 @@ fn every_promise_of_the_security_page_names_a_test_that_exists() {
         .filter_map(|line| {
             let line = line.trim_start();
             // Also the names that a macro turns into tests.
-            let named = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn ")).unwrap_or(line);
-            named.split_once(['(', ':']).map(|(name, _)| name.to_owned())
+            let named = line
+                .strip_prefix("async fn ")
+                .or_else(|| line.strip_prefix("fn "))
+                .unwrap_or(line);
+            named
+                .split_once(['(', ':'])
+                .map(|(name, _)| name.to_owned())
         })
         .collect();
-    let promised: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|w| w.matches('_').count() >= 3 && !w.contains(['/', '.', ' '])).collect();
-    assert!(promised.len() >= 10, "the page names {} tests", promised.len());
+    let promised: Vec<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|w| w.matches('_').count() >= 3 && !w.contains(['/', '.', ' ']))
+        .collect();
+    assert!(
+        promised.len() >= 10,
+        "the page names {} tests",
+        promised.len()
+    );
     for test in promised {
-        assert!(tests.contains(test), "docs/security.md promises '{test}', which is no test");
+        assert!(
+            tests.contains(test),
+            "docs/security.md promises '{test}', which is no test"
+        );
     }
 }
 
 #[test]
 fn links_between_documents_lead_somewhere() {
     let documents = files(&root().join("docs"), "md").into_iter().chain(
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].iter().map(|name| root().join(name)),
+        [
+            "README.md",
+            "ARCHITECTURE.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+        ]
+        .iter()
+        .map(|name| root().join(name)),
     );
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             if target.starts_with("http") || target.starts_with('#') {
                 continue;
             }
-            let path = document.parent().unwrap().join(target.split('#').next().unwrap());
+            let path = document
+                .parent()
+                .unwrap()
+                .join(target.split('#').next().unwrap());
             assert!(path.exists(), "{} links to {target}", document.display());
         }
     }

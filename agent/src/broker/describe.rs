@@ -10,14 +10,17 @@ use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::Difference;
 use crate::rollback::file::FileState;
 use crate::rollback::inverse::{Inverse, ObjectId};
-use crate::rollback::link::LinkState;
+use crate::rollback::link::{LinkState, Names};
 use crate::rollback::route::{RouteKey, RouteState};
+
+/// Objects that are shown of those that moved with one operation: a router with a full table loses a million.
+const MOVED: usize = 64;
 
 /// The two states between which an operation was done.
 pub(super) struct Described<'a> {
     pub(super) world: &'a World,
-    pub(super) before: &'a Network,
     pub(super) after: &'a Network,
+    pub(super) names: Names,
 }
 
 impl Described<'_> {
@@ -99,11 +102,16 @@ impl Described<'_> {
             | Difference::Sysctl { .. } => false,
         }
         };
-        differences
+        let mut moved: Vec<ObjectChange> = differences
             .iter()
             .filter(other)
             .filter_map(|d| self.side(d))
-            .collect()
+            .collect();
+        if moved.len() > MOVED {
+            let rest = moved.split_off(MOVED);
+            moved.push(summary(&rest));
+        }
+        moved
     }
 
     fn side(&self, difference: &Difference) -> Option<ObjectChange> {
@@ -140,7 +148,7 @@ impl Described<'_> {
     ) -> ObjectChange {
         let index = |route: &RouteState| {
             let dev = route.hops.first().and_then(|hop| hop.dev.as_deref())?;
-            self.after.names().index(dev)
+            self.names.index(dev)
         };
         let any = before.first().or(now.first());
         let owner = any.map(|route| owner::of_route(self.world, route, index(route)));
@@ -167,7 +175,7 @@ impl Described<'_> {
         let name = any
             .map(|a| format!("{} dev {}", a.address, a.dev))
             .unwrap_or_default();
-        let owner = any.map(|a| owner::of_address(self.world, a, self.after.names().index(&a.dev)));
+        let owner = any.map(|a| owner::of_address(self.world, a, self.names.index(&a.dev)));
         let owner = owner.unwrap_or(Owner {
             name: "kernel".to_owned(),
             lasts: Lasts::UntilReboot,
@@ -184,7 +192,7 @@ impl Described<'_> {
                 l.mtu
             )
         };
-        let owner = owner::of_device(self.world, self.before.names().index(&before.name));
+        let owner = owner::of_device(self.world, self.names.index(&before.name));
         let owner = owner.unwrap_or(Owner {
             name: "kernel".to_owned(),
             lasts: Lasts::UntilReboot,
@@ -197,6 +205,28 @@ impl Described<'_> {
             owner,
         )
     }
+}
+
+/// Many objects as one: how many, and a checksum that another set of them would not have.
+fn summary(rest: &[ObjectChange]) -> ObjectChange {
+    let all: String = rest
+        .iter()
+        .map(|c| format!("{}\n{}", c.object, c.diff))
+        .collect();
+    let count = rest.len();
+    change(
+        ObjectKind::Route,
+        format!("{count} more"),
+        format!(
+            "[{count} more objects moved; SHA-256 of all: {}]\n",
+            Digest::of(all.as_bytes())
+        ),
+        "they come back with the rollback".to_owned(),
+        Owner {
+            name: "kernel".to_owned(),
+            lasts: Lasts::UntilReboot,
+        },
+    )
 }
 
 fn lines<T: std::fmt::Display>(before: &[T], now: &[T]) -> String {

@@ -4,7 +4,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aizen_protocol::control::{Bindings, DaemonAnswer, DaemonRequest, ExecutorAnswer, ExecutorRequest, Refusal};
+use aizen_protocol::control::{
+    Bindings, DaemonAnswer, DaemonRequest, ExecutorAnswer, ExecutorRequest, Refusal,
+};
 use aizen_protocol::effect::Effect;
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::limit;
@@ -35,19 +37,34 @@ pub(super) struct ApplyArgs {
     yes: bool,
 }
 
-pub(super) async fn verify(args: &FileArgs, config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn verify(
+    args: &FileArgs,
+    config: &Config,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let package = match read(&args.file)? {
         Ok(package) => package,
         Err(refusal) => return refused(&refusal, as_json),
     };
     let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
     match executor.ask(&ExecutorRequest::Verify { package }).await? {
-        ExecutorAnswer::Verified { package, digest, risk, intent } => {
+        ExecutorAnswer::Verified {
+            package,
+            digest,
+            risk,
+            intent,
+        } => {
             let mut out = io::stdout().lock();
             if as_json {
-                show::json(&mut out, &json!({"verified": true, "package": package, "sha256": digest, "risk": risk, "intent": intent}))?;
+                show::json(
+                    &mut out,
+                    &json!({"verified": true, "package": package, "sha256": digest, "risk": risk, "intent": intent}),
+                )?;
             } else {
-                writeln!(out, "Verified: {package}\nIntent: {intent}\nSHA-256: {digest}")?;
+                writeln!(
+                    out,
+                    "Verified: {package}\nIntent: {intent}\nSHA-256: {digest}"
+                )?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -55,7 +72,11 @@ pub(super) async fn verify(args: &FileArgs, config: &Config, as_json: bool) -> a
     }
 }
 
-pub(super) async fn rehearse(args: &FileArgs, config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn rehearse(
+    args: &FileArgs,
+    config: &Config,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let package = match read(&args.file)? {
         Ok(package) => package,
         Err(refusal) => return refused(&refusal, as_json),
@@ -63,21 +84,36 @@ pub(super) async fn rehearse(args: &FileArgs, config: &Config, as_json: bool) ->
     match rehearsed(&package, config).await? {
         Ok(effect) => {
             let mut out = io::stdout().lock();
-            if as_json { show::json(&mut out, &effect)? } else { show::effect(&mut out, &effect)? }
+            if as_json {
+                show::json(&mut out, &effect)?
+            } else {
+                show::effect(&mut out, &effect)?
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(other) => unexpected(other, as_json),
     }
 }
 
-pub(super) async fn apply(args: &ApplyArgs, config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn apply(
+    args: &ApplyArgs,
+    config: &Config,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let package = match read(&args.file)? {
         Ok(package) => package,
         Err(refusal) => return refused(&refusal, as_json),
     };
     let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
-    match executor.ask(&ExecutorRequest::Verify { package: package.clone() }).await? {
-        ExecutorAnswer::Verified { intent, .. } if !as_json => writeln!(io::stdout(), "Intent: {intent}")?,
+    match executor
+        .ask(&ExecutorRequest::Verify {
+            package: package.clone(),
+        })
+        .await?
+    {
+        ExecutorAnswer::Verified { intent, .. } if !as_json => {
+            writeln!(io::stdout(), "Intent: {intent}")?
+        }
         ExecutorAnswer::Verified { .. } => {}
         other => return unexpected(other, as_json),
     }
@@ -93,15 +129,27 @@ pub(super) async fn apply(args: &ApplyArgs, config: &Config, as_json: bool) -> a
         return Ok(exit::FAILED.into());
     }
     let bindings = values(&package, config).await?;
-    executor.send(&ExecutorRequest::Execute { package, delivery: None, bindings }).await?;
+    executor
+        .send(&ExecutorRequest::Execute {
+            package,
+            delivery: None,
+            bindings,
+        })
+        .await?;
     follow(&mut executor, as_json).await
 }
 
 /// Follows a change to its end and tells each step.
 pub(super) async fn follow(executor: &mut Connection, as_json: bool) -> anyhow::Result<ExitCode> {
     loop {
-        match executor.recv::<ExecutorAnswer>().await?.ok_or(ControlError::Closed)? {
-            ExecutorAnswer::Admitted { change } if !as_json => writeln!(io::stdout(), "\nChange {change}")?,
+        match executor
+            .recv::<ExecutorAnswer>()
+            .await?
+            .ok_or(ControlError::Closed)?
+        {
+            ExecutorAnswer::Admitted { change } if !as_json => {
+                writeln!(io::stdout(), "\nChange {change}")?
+            }
             ExecutorAnswer::Reached { stage, at, .. } if !as_json => {
                 writeln!(io::stdout(), "{}  {}", show::time(at), show::stage(stage))?;
             }
@@ -110,7 +158,9 @@ pub(super) async fn follow(executor: &mut Connection, as_json: bool) -> anyhow::
                 "Confirm within {within_s} s from a NEW login, or it is rolled back:\n    aizen changes confirm {change}"
             )?,
             ExecutorAnswer::Ended { local, .. } => return ended(&local, as_json),
-            ExecutorAnswer::Admitted { .. } | ExecutorAnswer::Reached { .. } | ExecutorAnswer::ConfirmWanted { .. } => {}
+            ExecutorAnswer::Admitted { .. }
+            | ExecutorAnswer::Reached { .. }
+            | ExecutorAnswer::ConfirmWanted { .. } => {}
             other => return unexpected(other, as_json),
         }
     }
@@ -118,14 +168,27 @@ pub(super) async fn follow(executor: &mut Connection, as_json: bool) -> anyhow::
 
 fn ended(outcome: &Outcome, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if as_json { show::json(&mut out, outcome)? } else { show::outcome(&mut out, outcome)? }
+    if as_json {
+        show::json(&mut out, outcome)?
+    } else {
+        show::outcome(&mut out, outcome)?
+    }
     Ok(exit::of_end(outcome.end))
 }
 
-async fn rehearsed(package: &Envelope, config: &Config) -> anyhow::Result<Result<Effect, ExecutorAnswer>> {
+async fn rehearsed(
+    package: &Envelope,
+    config: &Config,
+) -> anyhow::Result<Result<Effect, ExecutorAnswer>> {
     let bindings = values(package, config).await?;
     let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
-    match executor.ask(&ExecutorRequest::Rehearse { package: package.clone(), bindings }).await? {
+    match executor
+        .ask(&ExecutorRequest::Rehearse {
+            package: package.clone(),
+            bindings,
+        })
+        .await?
+    {
         ExecutorAnswer::Rehearsed { local, .. } => Ok(Ok(local)),
         other => Ok(Err(other)),
     }
@@ -143,10 +206,15 @@ async fn values(package: &Envelope, config: &Config) -> anyhow::Result<Bindings>
     let mut daemon = Connection::connect(&config.paths.daemon_socket())
         .await
         .context("the package names pseudonyms, and only the daemon knows what they stand for")?;
-    match daemon.ask(&DaemonRequest::Reveal { pseudonyms: wanted }).await? {
+    match daemon
+        .ask(&DaemonRequest::Reveal { pseudonyms: wanted })
+        .await?
+    {
         DaemonAnswer::Values { values } => Ok(values),
         DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Status(_) | DaemonAnswer::Done => bail!("the daemon answered another question"),
+        DaemonAnswer::Status(_) | DaemonAnswer::Done => {
+            bail!("the daemon answered another question")
+        }
     }
 }
 
@@ -156,7 +224,11 @@ fn read(file: &Path) -> anyhow::Result<Result<Envelope, Refusal>> {
     std::fs::File::open(file)
         .and_then(|f| f.take(limit::ENVELOPE as u64 + 1).read_to_end(&mut bytes))
         .with_context(|| format!("can't read the package {}", file.display()))?;
-    Ok(Envelope::parse(&bytes).map_err(|reason| Refusal { reason, detail: file.display().to_string(), signed: None }))
+    Ok(Envelope::parse(&bytes).map_err(|reason| Refusal {
+        reason,
+        detail: file.display().to_string(),
+        signed: None,
+    }))
 }
 
 fn asked(question: &str) -> anyhow::Result<bool> {
@@ -171,7 +243,8 @@ fn asked(question: &str) -> anyhow::Result<bool> {
 
 fn refused(refusal: &Refusal, as_json: bool) -> anyhow::Result<ExitCode> {
     if as_json {
-        let answer = json!({"refused": true, "reason": refusal.reason.code(), "detail": refusal.detail});
+        let answer =
+            json!({"refused": true, "reason": refusal.reason.code(), "detail": refusal.detail});
         show::json(&mut io::stdout().lock(), &answer)?;
     }
     writeln!(io::stderr(), "Refused: {}", refusal.reason)?;

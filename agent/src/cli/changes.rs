@@ -41,11 +41,17 @@ pub(super) enum ChangesCommand {
     Watch,
 }
 
-pub(super) async fn run(command: ChangesCommand, config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    command: ChangesCommand,
+    config: &Config,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
     let request = match command {
         ChangesCommand::List => return list(&all(&mut executor).await?, as_json),
-        ChangesCommand::Show { change } => return show_one(&all(&mut executor).await?, &change, as_json),
+        ChangesCommand::Show { change } => {
+            return show_one(&all(&mut executor).await?, &change, as_json);
+        }
         ChangesCommand::Watch => {
             executor.send(&ExecutorRequest::Watch).await?;
             return apply::follow(&mut executor, as_json).await;
@@ -70,11 +76,19 @@ async fn all(executor: &mut Connection) -> anyhow::Result<Vec<ChangeSummary>> {
 
 fn list(changes: &[ChangeSummary], as_json: bool) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if as_json { show::json(&mut out, &json!({"changes": changes}))? } else { show::changes(&mut out, changes)? }
+    if as_json {
+        show::json(&mut out, &json!({"changes": changes}))?
+    } else {
+        show::changes(&mut out, changes)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_one(changes: &[ChangeSummary], wanted: &ChangeId, as_json: bool) -> anyhow::Result<ExitCode> {
+fn show_one(
+    changes: &[ChangeSummary],
+    wanted: &ChangeId,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let Some(change) = changes.iter().find(|c| c.change == *wanted) else {
         bail!("this device knows no change {wanted}: see 'aizen changes list'");
     };
@@ -83,7 +97,11 @@ fn show_one(changes: &[ChangeSummary], wanted: &ChangeId, as_json: bool) -> anyh
         show::json(&mut out, change)?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "Change {}\nPackage {}\nIntent {}", change.change, change.package, change.intent)?;
+    writeln!(
+        out,
+        "Change {}\nPackage {}\nIntent {}",
+        change.change, change.package, change.intent
+    )?;
     for step in &change.steps {
         writeln!(out, "{}  {}", show::time(step.at), show::stage(step.stage))?;
     }

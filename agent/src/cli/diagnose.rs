@@ -41,10 +41,20 @@ pub async fn run(
     let DiagnoseArgs { offline: _ } = args;
     let verdict = judge(settings).await;
     let written = if json {
-        serde_json::to_writer_pretty(&mut *out, &verdict).map_err(io::Error::from).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut *out, &verdict)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        write_verdict(out, &verdict, &Screen { colour, zone: TimeZone::system() })
+        let colour =
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        write_verdict(
+            out,
+            &verdict,
+            &Screen {
+                colour,
+                zone: TimeZone::system(),
+            },
+        )
     };
     if let Err(error) = written.and_then(|()| out.flush()) {
         // With standard error closed there is nobody left to tell.
@@ -90,7 +100,14 @@ mod tests {
     async fn this_machine_gets_a_verdict_in_time_without_configuration() {
         let began = clock::since_boot();
         let mut out = Vec::new();
-        run(DiagnoseArgs { offline: true }, true, Settings::default(), &mut out).await.unwrap();
+        run(
+            DiagnoseArgs { offline: true },
+            true,
+            Settings::default(),
+            &mut out,
+        )
+        .await
+        .unwrap();
         assert!(clock::since_boot().0 - began.0 < Duration::from_secs(10));
         let verdict: Verdict = serde_json::from_slice(&out).unwrap();
         assert!(verdict.ruled_out.len() + verdict.findings.len() + verdict.unseen.len() > 0);
@@ -107,7 +124,14 @@ mod tests {
                 Ok(())
             }
         }
-        let code = run(DiagnoseArgs { offline: true }, false, Settings::default(), &mut Full).await.unwrap();
+        let code = run(
+            DiagnoseArgs { offline: true },
+            false,
+            Settings::default(),
+            &mut Full,
+        )
+        .await
+        .unwrap();
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(3)));
     }
 }

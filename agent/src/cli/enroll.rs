@@ -29,7 +29,11 @@ pub(super) struct EnrollArgs {
     force: bool,
 }
 
-pub(super) async fn enroll(args: EnrollArgs, config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn enroll(
+    args: EnrollArgs,
+    config: &Config,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("enrolling writes the keys of both programs: run it as root");
     }

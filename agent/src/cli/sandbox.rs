@@ -20,7 +20,9 @@ pub(super) enum SandboxCommand {
     /// What this kernel gives, found by trying
     Check,
     /// Run a program under a manifest of class 'diagnose' (as root)
-    #[command(after_help = "Example: aizen sandbox run --manifest look.json -- cat /etc/resolv.conf")]
+    #[command(
+        after_help = "Example: aizen sandbox run --manifest look.json -- cat /etc/resolv.conf"
+    )]
     Run(RunArgs),
 }
 
@@ -44,27 +46,45 @@ pub(super) fn run(command: SandboxCommand, as_json: bool) -> anyhow::Result<Exit
 fn check(as_json: bool) -> anyhow::Result<ExitCode> {
     let isolation = crate::execute::attempt::isolation(aizen_sandbox::check());
     let mut out = io::stdout().lock();
-    if as_json { show::json(&mut out, &isolation)? } else { show::isolation(&mut out, &isolation)? }
-    Ok(if isolation.level == 0 { exit::FAILED.into() } else { ExitCode::SUCCESS })
+    if as_json {
+        show::json(&mut out, &isolation)?
+    } else {
+        show::isolation(&mut out, &isolation)?
+    }
+    Ok(if isolation.level == 0 {
+        exit::FAILED.into()
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn run_program(args: &RunArgs, as_json: bool) -> anyhow::Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("building a sandbox needs root: run it with sudo");
     }
-    let text = std::fs::read(&args.manifest).with_context(|| format!("can't read {}", args.manifest.display()))?;
-    let manifest: Manifest =
-        strict::from_slice(&text, limit::ENVELOPE).with_context(|| format!("{} is no manifest", args.manifest.display()))?;
+    let text = std::fs::read(&args.manifest)
+        .with_context(|| format!("can't read {}", args.manifest.display()))?;
+    let manifest: Manifest = strict::from_slice(&text, limit::ENVELOPE)
+        .with_context(|| format!("{} is no manifest", args.manifest.display()))?;
     if manifest.class != Class::Diagnose || !manifest.is_bounded() {
-        bail!("{}: only a manifest of class 'diagnose' within its bounds is run by hand", args.manifest.display());
+        bail!(
+            "{}: only a manifest of class 'diagnose' within its bounds is run by hand",
+            args.manifest.display()
+        );
     }
     let finished = aizen_sandbox::run(profile(&manifest, &args.program), &AtomicBool::new(false))?;
     tell(&finished, as_json)
 }
 
 fn profile(manifest: &Manifest, program: &[String]) -> Profile {
-    let words: Vec<String> = program.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
-    let bind = |path: &String| ReadBind { source: path.into(), target: path.into() };
+    let words: Vec<String> = program
+        .iter()
+        .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+        .collect();
+    let bind = |path: &String| ReadBind {
+        source: path.into(),
+        target: path.into(),
+    };
     Profile {
         reads: manifest.read.iter().map(bind).collect(),
         limits: Limits {

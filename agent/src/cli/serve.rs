@@ -38,9 +38,15 @@ pub(super) fn executor(config: &Config, args: &ExecutorArgs) -> anyhow::Result<E
         Some(listener) => (listener, Some(IDLE)),
         None if args.listen => {
             let path = config.paths.executor_socket();
-            (control::listen(&path, 0o666).with_context(|| format!("can't listen on {}", path.display()))?, None)
+            (
+                control::listen(&path, 0o666)
+                    .with_context(|| format!("can't listen on {}", path.display()))?,
+                None,
+            )
         }
-        None => bail!("no socket was handed over: systemd does it (aizen-executor.socket), or say --listen"),
+        None => bail!(
+            "no socket was handed over: systemd does it (aizen-executor.socket), or say --listen"
+        ),
     };
     let settings = executor::Settings::from(config);
     runtime()?.block_on(executor::run(settings, listener, idle))?;
@@ -67,7 +73,9 @@ fn inherited() -> anyhow::Result<Option<UnixListener>> {
     if handed.len() > 1 {
         bail!("more than one socket was handed over: aizen-executor.socket names one");
     }
-    let listener = handed.take_unix_listener(0).context("what the service manager handed over is no listening socket")?;
+    let listener = handed
+        .take_unix_listener(0)
+        .context("what the service manager handed over is no listening socket")?;
     if let Some(listener) = &listener {
         listener.set_nonblocking(true)?;
     }
@@ -75,7 +83,10 @@ fn inherited() -> anyhow::Result<Option<UnixListener>> {
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(16)
+        .build()
 }
 
 /// To the journal where standard error is connected to it (systemd.exec(5)), to standard error elsewhere.
@@ -85,6 +96,12 @@ fn log() {
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     match journal {
         Some(journal) => registry.with(journal).init(),
-        None => registry.with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false)).init(),
+        None => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(io::stderr)
+                    .with_ansi(false),
+            )
+            .init(),
     }
 }

@@ -18,14 +18,34 @@ pub(super) fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<(
 
 /// What a script does to the device, as a person reads it before saying yes.
 pub(super) fn effect(out: &mut impl Write, effect: &Effect) -> io::Result<()> {
-    writeln!(out, "Risk: {}{}", risk(effect.risk), if effect.management_path { " (touches the way to the orchestrator)" } else { "" })?;
+    writeln!(
+        out,
+        "Risk: {}{}",
+        risk(effect.risk),
+        if effect.management_path {
+            " (touches the way to the orchestrator)"
+        } else {
+            ""
+        }
+    )?;
     if effect.changes.is_empty() {
         writeln!(out, "Effect: nothing changes")?;
     }
     for change in &effect.changes {
         let kind = serde_json::to_value(change.kind)?;
-        writeln!(out, "\n{} {} (owner: {}, lasts {})", kind.as_str().unwrap_or("object"), change.object, change.owner, lasts(change.lasts))?;
-        change.diff.0.lines().try_for_each(|line| writeln!(out, "    {line}"))?;
+        writeln!(
+            out,
+            "\n{} {} (owner: {}, lasts {})",
+            kind.as_str().unwrap_or("object"),
+            change.object,
+            change.owner,
+            lasts(change.lasts)
+        )?;
+        change
+            .diff
+            .0
+            .lines()
+            .try_for_each(|line| writeln!(out, "    {line}"))?;
         writeln!(out, "    undo: {}", change.inverse)?;
     }
     for text in &effect.not_rehearsed {
@@ -46,7 +66,10 @@ fn script(out: &mut impl Write, run: &ScriptRun) -> io::Result<()> {
         ScriptEnd::NotStarted => "was not started".to_owned(),
     };
     writeln!(out, "\nThe script {end} after {} ms", run.took_ms)?;
-    run.output.0.lines().try_for_each(|line| writeln!(out, "    | {line}"))
+    run.output
+        .0
+        .lines()
+        .try_for_each(|line| writeln!(out, "    | {line}"))
 }
 
 /// How a package ended.
@@ -55,7 +78,9 @@ pub(super) fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()>
         End::Refused => "Refused",
         End::Confirmed => "Confirmed: the change is kept",
         End::RolledBack => "Rolled back: the device is as before",
-        End::RollbackIncomplete => "ROLLBACK INCOMPLETE: see what is named below, then 'aizen changes clear'",
+        End::RollbackIncomplete => {
+            "ROLLBACK INCOMPLETE: see what is named below, then 'aizen changes clear'"
+        }
         End::Diagnosed => "Done: nothing was changed",
         End::Interrupted => "Interrupted before anything was touched",
     };
@@ -69,7 +94,13 @@ pub(super) fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()>
     for probe in &outcome.probes {
         let word = |held: bool| if held { "holds" } else { "fails" };
         let after = probe.after.map_or("not tried", word);
-        writeln!(out, "probe {}: before {}, after {after} ({})", probe.probe, word(probe.before), probe.detail)?;
+        writeln!(
+            out,
+            "probe {}: before {}, after {after} ({})",
+            probe.probe,
+            word(probe.before),
+            probe.detail
+        )?;
     }
     for object in &outcome.not_restored {
         writeln!(out, "not restored: {object}")?;
@@ -85,10 +116,23 @@ pub(super) fn changes(out: &mut impl Write, changes: &[ChangeSummary]) -> io::Re
     if changes.is_empty() {
         return writeln!(out, "No changes");
     }
-    writeln!(out, "{:<38} {:<20} {:<26} INTENT", "CHANGE", "STAGE", "SINCE")?;
+    writeln!(
+        out,
+        "{:<38} {:<20} {:<26} INTENT",
+        "CHANGE", "STAGE", "SINCE"
+    )?;
     for change in changes {
-        let since = change.steps.last().map_or_else(String::new, |step| time(step.at));
-        writeln!(out, "{:<38} {:<20} {since:<26} {}", change.change.as_str(), stage(change.stage), change.intent)?;
+        let since = change
+            .steps
+            .last()
+            .map_or_else(String::new, |step| time(step.at));
+        writeln!(
+            out,
+            "{:<38} {:<20} {since:<26} {}",
+            change.change.as_str(),
+            stage(change.stage),
+            change.intent
+        )?;
     }
     Ok(())
 }
@@ -107,12 +151,19 @@ pub(super) fn isolation(out: &mut impl Write, isolation: &Isolation) -> io::Resu
 pub(super) fn time(at: Timestamp) -> String {
     let local = at.to_zoned(TimeZone::system());
     let utc = at.strftime("%Y-%m-%d %H:%M:%SZ");
-    if local.offset().is_zero() { utc.to_string() } else { format!("{utc} ({})", local.strftime("%H:%M:%S %Z")) }
+    if local.offset().is_zero() {
+        utc.to_string()
+    } else {
+        format!("{utc} ({})", local.strftime("%H:%M:%S %Z"))
+    }
 }
 
 /// A stage's name as in JSON.
 pub(super) fn stage(stage: Stage) -> String {
-    serde_json::to_value(stage).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(stage)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn risk(risk: Risk) -> &'static str {

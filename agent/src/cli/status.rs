@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use aizen_protocol::control::{
-    DaemonAnswer, DaemonRequest, DaemonStatus, ExecutorAnswer, ExecutorRequest, ExecutorStatus, TrustState, UplinkState,
+    DaemonAnswer, DaemonRequest, DaemonStatus, ExecutorAnswer, ExecutorRequest, ExecutorStatus,
+    TrustState, UplinkState,
 };
 use anyhow::bail;
 use clap::Subcommand;
@@ -40,28 +41,52 @@ pub(super) async fn status(config: &Config, as_json: bool) -> anyhow::Result<Exi
             Err(error) => writeln!(out, "Executor:   {error:#}")?,
         }
     }
-    Ok(if daemon.is_ok() && executor.is_ok() { ExitCode::SUCCESS } else { super::exit::FAILED.into() })
+    Ok(if daemon.is_ok() && executor.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        super::exit::FAILED.into()
+    })
 }
 
 pub(super) async fn uplink(command: &UplinkCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let UplinkCommand::Connect = command;
-    match Connection::connect(&config.paths.daemon_socket()).await?.ask(&DaemonRequest::Connect).await? {
+    match Connection::connect(&config.paths.daemon_socket())
+        .await?
+        .ask(&DaemonRequest::Connect)
+        .await?
+    {
         DaemonAnswer::Done => Ok(ExitCode::SUCCESS),
         DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Status(_) | DaemonAnswer::Values { .. } => bail!("the daemon answered another question"),
+        DaemonAnswer::Status(_) | DaemonAnswer::Values { .. } => {
+            bail!("the daemon answered another question")
+        }
     }
 }
 
 pub(super) async fn pause(config: &Config) -> anyhow::Result<ExitCode> {
-    tell(config, &ExecutorRequest::Pause, "Changes are paused: nothing changes this device until 'aizen resume'").await
+    tell(
+        config,
+        &ExecutorRequest::Pause,
+        "Changes are paused: nothing changes this device until 'aizen resume'",
+    )
+    .await
 }
 
 pub(super) async fn resume(config: &Config) -> anyhow::Result<ExitCode> {
-    tell(config, &ExecutorRequest::Resume, "Changes are possible again, as far as the policy allows").await
+    tell(
+        config,
+        &ExecutorRequest::Resume,
+        "Changes are possible again, as far as the policy allows",
+    )
+    .await
 }
 
 async fn tell(config: &Config, request: &ExecutorRequest, done: &str) -> anyhow::Result<ExitCode> {
-    match Connection::connect(&config.paths.executor_socket()).await?.ask(request).await? {
+    match Connection::connect(&config.paths.executor_socket())
+        .await?
+        .ask(request)
+        .await?
+    {
         ExecutorAnswer::Done => {
             writeln!(io::stdout(), "{done}")?;
             Ok(ExitCode::SUCCESS)
@@ -71,7 +96,11 @@ async fn tell(config: &Config, request: &ExecutorRequest, done: &str) -> anyhow:
 }
 
 async fn daemon_status(config: &Config) -> anyhow::Result<DaemonStatus> {
-    match Connection::connect(&config.paths.daemon_socket()).await?.ask(&DaemonRequest::Status).await? {
+    match Connection::connect(&config.paths.daemon_socket())
+        .await?
+        .ask(&DaemonRequest::Status)
+        .await?
+    {
         DaemonAnswer::Status(status) => Ok(status),
         DaemonAnswer::Failed { message } => bail!(message),
         DaemonAnswer::Done | DaemonAnswer::Values { .. } => bail!(ControlError::Closed),
@@ -79,7 +108,11 @@ async fn daemon_status(config: &Config) -> anyhow::Result<DaemonStatus> {
 }
 
 async fn executor_status(config: &Config) -> anyhow::Result<ExecutorStatus> {
-    match Connection::connect(&config.paths.executor_socket()).await?.ask(&ExecutorRequest::Status).await? {
+    match Connection::connect(&config.paths.executor_socket())
+        .await?
+        .ask(&ExecutorRequest::Status)
+        .await?
+    {
         ExecutorAnswer::Status(status) => Ok(status),
         ExecutorAnswer::Failed { message } => bail!(message),
         other => bail!("the executor answered another question: {other:?}"),
@@ -87,29 +120,65 @@ async fn executor_status(config: &Config) -> anyhow::Result<ExecutorStatus> {
 }
 
 fn show_daemon(out: &mut impl Write, status: &DaemonStatus) -> io::Result<()> {
-    let device = status.device.as_ref().map_or("not enrolled", |d| d.as_str());
+    let device = status
+        .device
+        .as_ref()
+        .map_or("not enrolled", |d| d.as_str());
     writeln!(out, "Device:     {device} (agent {})", status.agent)?;
     let uplink = match &status.uplink {
         UplinkState::NotEnrolled => "not enrolled: see 'aizen enroll --help'".to_owned(),
-        UplinkState::Connected { since, address } => format!("connected to {address} since {}", show::time(*since)),
+        UplinkState::Connected { since, address } => {
+            format!("connected to {address} since {}", show::time(*since))
+        }
         UplinkState::Connecting => "connecting".to_owned(),
-        UplinkState::Waiting { attempts, next_ms, last_error } => {
-            format!("not connected, attempt {attempts} failed ({last_error}), next in {:.1} s", *next_ms as f64 / 1000.0)
+        UplinkState::Waiting {
+            attempts,
+            next_ms,
+            last_error,
+        } => {
+            format!(
+                "not connected, attempt {attempts} failed ({last_error}), next in {:.1} s",
+                *next_ms as f64 / 1000.0
+            )
         }
     };
     writeln!(out, "Uplink:     {uplink}")?;
     writeln!(
         out,
         "Spool:      {} waiting ({} bytes), {} made, {} acknowledged, {} dropped",
-        status.spooled, status.spooled_bytes, status.newest.0, status.acknowledged.0, status.dropped
+        status.spooled,
+        status.spooled_bytes,
+        status.newest.0,
+        status.acknowledged.0,
+        status.dropped
     )?;
-    let sent: Vec<String> = status.sent_bytes.iter().map(|(purpose, bytes)| format!("{purpose} {bytes}")).collect();
-    writeln!(out, "Sent bytes: {}", if sent.is_empty() { "none".to_owned() } else { sent.join(", ") })?;
+    let sent: Vec<String> = status
+        .sent_bytes
+        .iter()
+        .map(|(purpose, bytes)| format!("{purpose} {bytes}"))
+        .collect();
+    writeln!(
+        out,
+        "Sent bytes: {}",
+        if sent.is_empty() {
+            "none".to_owned()
+        } else {
+            sent.join(", ")
+        }
+    )?;
     if let (Some(health), Some(at)) = (status.health, status.health_at) {
         let health = serde_json::to_value(health)?;
-        writeln!(out, "Verdict:    {} at {}", health.as_str().unwrap_or_default(), show::time(at))?;
+        writeln!(
+            out,
+            "Verdict:    {} at {}",
+            health.as_str().unwrap_or_default(),
+            show::time(at)
+        )?;
     }
-    status.findings.iter().try_for_each(|finding| writeln!(out, "            {finding}"))
+    status
+        .findings
+        .iter()
+        .try_for_each(|finding| writeln!(out, "            {finding}"))
 }
 
 fn show_executor(out: &mut impl Write, status: &ExecutorStatus) -> io::Result<()> {
@@ -120,16 +189,30 @@ fn show_executor(out: &mut impl Write, status: &ExecutorStatus) -> io::Result<()
         TrustState::Revoked => "revoked: reports only",
         TrustState::NotEnrolled => "none: not enrolled",
     };
-    writeln!(out, "Trust:      {trust} (document version {})", status.trust_version)?;
+    writeln!(
+        out,
+        "Trust:      {trust} (document version {})",
+        status.trust_version
+    )?;
     let changes = match (status.changes_allowed, status.paused) {
         (_, true) => "paused: see 'aizen resume'",
         (true, false) => "allowed by policy",
         (false, false) => "observe-only: 'allow_changes = true' in the policy file allows them",
     };
     writeln!(out, "Changes:    {changes}")?;
-    writeln!(out, "Isolation:  level {} of 4 (see 'aizen sandbox check')", status.isolation.level)?;
+    writeln!(
+        out,
+        "Isolation:  level {} of 4 (see 'aizen sandbox check')",
+        status.isolation.level
+    )?;
     match &status.pending {
-        Some(change) => writeln!(out, "Pending:    {} {} ({})", change.change, show::stage(change.stage), change.intent),
+        Some(change) => writeln!(
+            out,
+            "Pending:    {} {} ({})",
+            change.change,
+            show::stage(change.stage),
+            change.intent
+        ),
         None => writeln!(out, "Pending:    none"),
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn sanitize(args: &SanitizeArgs, config: &Config) -> anyhow::Result<E
         Some(file) => std::fs::File::open(file)
             .and_then(|f| f.take(MOST).read_to_string(&mut text))
             .with_context(|| format!("can't read {}", file.display()))?,
-        None => io::stdin().take(MOST).read_to_string(&mut text).context("can't read standard input")?,
+        None => io::stdin()
+            .take(MOST)
+            .read_to_string(&mut text)
+            .context("can't read standard input")?,
     };
     let mut stage = crate::sanitize::Stage::open(config)?;
     io::stdout().write_all(stage.text(&text).get().0.as_bytes())?;

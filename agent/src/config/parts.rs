@@ -27,7 +27,10 @@ impl From<&Config> for executor::Settings {
             state: config.paths.executor(),
             sanitizer_key: config.paths.sanitizer_key(),
             policy: config.paths.policy.clone(),
-            daemon: User::from_name(&config.user).ok().flatten().map(|user| user.uid.as_raw()),
+            daemon: User::from_name(&config.user)
+                .ok()
+                .flatten()
+                .map(|user| user.uid.as_raw()),
             name: config.probe.names.first().cloned(),
             ..Self::default()
         }

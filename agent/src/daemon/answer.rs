@@ -61,7 +61,10 @@ async fn converse(
         let answer = if connection.peer().may(needed(&request), None) {
             answer(request, state, sanitizer, asked).await
         } else {
-            DaemonAnswer::Failed { message: "only root and members of the group aizen-operators may ask for that".to_owned() }
+            DaemonAnswer::Failed {
+                message: "only root and members of the group aizen-operators may ask for that"
+                    .to_owned(),
+            }
         };
         connection.send(&answer).await?;
     }
@@ -71,7 +74,9 @@ async fn converse(
 fn needed(request: &DaemonRequest) -> Access {
     match request {
         DaemonRequest::Status => Access::Anybody,
-        DaemonRequest::Connect | DaemonRequest::Collect | DaemonRequest::Reveal { .. } => Access::Operator,
+        DaemonRequest::Connect | DaemonRequest::Collect | DaemonRequest::Reveal { .. } => {
+            Access::Operator
+        }
     }
 }
 
@@ -84,21 +89,35 @@ async fn answer(
     match request {
         DaemonRequest::Status => DaemonAnswer::Status(state.status().await),
         DaemonRequest::Connect if state.kick() => DaemonAnswer::Done,
-        DaemonRequest::Connect => {
-            DaemonAnswer::Failed { message: "this device is not enrolled: see 'aizen enroll --help'".to_owned() }
-        }
+        DaemonRequest::Connect => DaemonAnswer::Failed {
+            message: "this device is not enrolled: see 'aizen enroll --help'".to_owned(),
+        },
         DaemonRequest::Collect => {
             // A full queue holds a round already.
             asked.try_send(Trigger::Asked).ok();
             DaemonAnswer::Done
         }
-        DaemonRequest::Reveal { pseudonyms } => DaemonAnswer::Values { values: reveal(&pseudonyms, sanitizer) },
+        DaemonRequest::Reveal { pseudonyms } => DaemonAnswer::Values {
+            values: reveal(&pseudonyms, sanitizer),
+        },
     }
 }
 
 fn reveal(pseudonyms: &[String], sanitizer: &Mutex<sanitize::Stage>) -> Bindings {
-    const KINDS: [BindingKind; 4] = [BindingKind::Address, BindingKind::Prefix, BindingKind::Mac, BindingKind::Name];
+    const KINDS: [BindingKind; 4] = [
+        BindingKind::Address,
+        BindingKind::Prefix,
+        BindingKind::Mac,
+        BindingKind::Name,
+    ];
     let sanitizer = sanitizer.lock().unwrap_or_else(PoisonError::into_inner);
-    let value = |pseudonym: &String| KINDS.iter().find_map(|kind| sanitizer.value(*kind, pseudonym));
-    pseudonyms.iter().filter_map(|p| Some((p.clone(), value(p)?))).collect()
+    let value = |pseudonym: &String| {
+        KINDS
+            .iter()
+            .find_map(|kind| sanitizer.value(*kind, pseudonym))
+    };
+    pseudonyms
+        .iter()
+        .filter_map(|p| Some((p.clone(), value(p)?)))
+        .collect()
 }

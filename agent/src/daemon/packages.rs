@@ -95,7 +95,9 @@ impl Packages {
                 carried.spawn(async move { packages.execute(package, delivery).await });
             }
             Event::Confirmed(statement) => {
-                carried.spawn(async move { logged("confirmation", packages.confirm(statement).await) });
+                carried.spawn(
+                    async move { logged("confirmation", packages.confirm(statement).await) },
+                );
             }
         }
     }
@@ -103,11 +105,17 @@ impl Packages {
     async fn rehearse(&self, package: Envelope) -> Result<(), CarryError> {
         let bindings = self.bindings(&package);
         let mut executor = Connection::connect(&self.executor).await?;
-        match executor.ask(&ExecutorRequest::Rehearse { package, bindings }).await? {
+        match executor
+            .ask(&ExecutorRequest::Rehearse { package, bindings })
+            .await?
+        {
             ExecutorAnswer::Rehearsed { signed, .. } => self.keep(signed).await.map(drop),
             ExecutorAnswer::Refused(refusal) => match refusal.signed {
                 Some(signed) => self.keep(signed).await.map(drop),
-                None => Err(CarryError::Refused(format!("{} ({})", refusal.reason, refusal.detail))),
+                None => Err(CarryError::Refused(format!(
+                    "{} ({})",
+                    refusal.reason, refusal.detail
+                ))),
             },
             ExecutorAnswer::Failed { message } => Err(CarryError::Refused(message)),
             _ => Err(CarryError::OtherAnswer),
@@ -121,20 +129,34 @@ impl Packages {
         let bindings = self.bindings(&package);
         let began = async {
             let mut executor = Connection::connect(&self.executor).await?;
-            executor.send(&ExecutorRequest::Execute { package, delivery: Some(delivery), bindings }).await?;
+            executor
+                .send(&ExecutorRequest::Execute {
+                    package,
+                    delivery: Some(delivery),
+                    bindings,
+                })
+                .await?;
             Ok::<_, CarryError>(executor)
         };
         match began.await {
             Ok(executor) => self.follow(executor).await,
-            Err(error) => tracing::warn!(%error, "the executor took no package: the orchestrator will deliver it again"),
+            Err(error) => {
+                tracing::warn!(%error, "the executor took no package: the orchestrator will deliver it again")
+            }
         }
     }
 
     async fn confirm(&self, statement: Envelope) -> Result<(), CarryError> {
         let mut executor = Connection::connect(&self.executor).await?;
-        match executor.ask(&ExecutorRequest::Confirm { statement }).await? {
+        match executor
+            .ask(&ExecutorRequest::Confirm { statement })
+            .await?
+        {
             ExecutorAnswer::Done => Ok(()),
-            ExecutorAnswer::Refused(refusal) => Err(CarryError::Refused(format!("{} ({})", refusal.reason, refusal.detail))),
+            ExecutorAnswer::Refused(refusal) => Err(CarryError::Refused(format!(
+                "{} ({})",
+                refusal.reason, refusal.detail
+            ))),
             ExecutorAnswer::Failed { message } => Err(CarryError::Refused(message)),
             _ => Err(CarryError::OtherAnswer),
         }
@@ -145,7 +167,9 @@ impl Packages {
         loop {
             match self.watch(&mut executor).await {
                 Ok(()) => break,
-                Err(error) => tracing::info!(%error, "the executor went away in the middle of a change: it recovers at its next start"),
+                Err(error) => {
+                    tracing::info!(%error, "the executor went away in the middle of a change: it recovers at its next start")
+                }
             }
             executor = self.reconnect().await;
             if let Err(error) = executor.send(&ExecutorRequest::Watch).await {
@@ -159,9 +183,17 @@ impl Packages {
 
     async fn watch(&self, executor: &mut Connection) -> Result<(), CarryError> {
         loop {
-            match executor.recv::<ExecutorAnswer>().await?.ok_or(ControlError::Closed)? {
-                ExecutorAnswer::ConfirmWanted { confirmation } => self.tell(Command::ConfirmWanted(confirmation)).await,
-                ExecutorAnswer::Reached { change, stage, .. } => tracing::info!(%change, ?stage, "change"),
+            match executor
+                .recv::<ExecutorAnswer>()
+                .await?
+                .ok_or(ControlError::Closed)?
+            {
+                ExecutorAnswer::ConfirmWanted { confirmation } => {
+                    self.tell(Command::ConfirmWanted(confirmation)).await
+                }
+                ExecutorAnswer::Reached { change, stage, .. } => {
+                    tracing::info!(%change, ?stage, "change")
+                }
                 ExecutorAnswer::Ended { local, signed } => {
                     if let Some(change) = local.change {
                         self.tell(Command::ForgetConfirm(change)).await;
@@ -223,26 +255,43 @@ impl Packages {
     async fn store(&self, signed: Envelope) -> Result<(), CarryError> {
         let outcome = self.keep(signed).await?;
         let mut executor = Connection::connect(&self.executor).await?;
-        match executor.ask(&ExecutorRequest::Acknowledge { outcome }).await? {
+        match executor
+            .ask(&ExecutorRequest::Acknowledge { outcome })
+            .await?
+        {
             ExecutorAnswer::Done => Ok(()),
             _ => Err(CarryError::OtherAnswer),
         }
     }
 
     async fn keep(&self, signed: Envelope) -> Result<Digest, CarryError> {
-        let digest = signed.unverified_payload().map(|p| Digest::of(&p)).map_err(CarryError::NotAttested)?;
-        let attested = Attested::check(signed, &self.result_key).map_err(CarryError::NotAttested)?;
+        let digest = signed
+            .unverified_payload()
+            .map(|p| Digest::of(&p))
+            .map_err(CarryError::NotAttested)?;
+        let attested =
+            Attested::check(signed, &self.result_key).map_err(CarryError::NotAttested)?;
         self.spool.append_signed(&attested).await?;
         Ok(digest)
     }
 
     /// Real values for the pseudonyms that a package names; the executor recomputes and refuses what does not fit.
     fn bindings(&self, package: &Envelope) -> Bindings {
-        let Some(package) = package.unverified_payload().ok().and_then(|p| Package::parse(&p).ok()) else {
+        let Some(package) = package
+            .unverified_payload()
+            .ok()
+            .and_then(|p| Package::parse(&p).ok())
+        else {
             return Bindings::new();
         };
-        let sanitizer = self.sanitizer.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = package.bindings.into_iter().filter_map(|b| Some((b.pseudonym.clone(), sanitizer.value(b.kind, &b.pseudonym)?)));
+        let sanitizer = self
+            .sanitizer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = package
+            .bindings
+            .into_iter()
+            .filter_map(|b| Some((b.pseudonym.clone(), sanitizer.value(b.kind, &b.pseudonym)?)));
         known.collect()
     }
 

@@ -32,7 +32,11 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub(super) async fn run(&mut self, mut netlink: mpsc::Receiver<NetEvent>, mut asks: mpsc::Receiver<Trigger>) {
+    pub(super) async fn run(
+        &mut self,
+        mut netlink: mpsc::Receiver<NetEvent>,
+        mut asks: mpsc::Receiver<Trigger>,
+    ) {
         let mut trigger = Trigger::Asked;
         let mut duplicates_due = Instant::now();
         loop {
@@ -94,17 +98,25 @@ impl Rounds {
     async fn look_for_duplicates(&mut self) {
         let mut found = Vec::new();
         for candidate in self.collector.arp_candidates() {
-            let question = Question::ArpProbe { dev: candidate.dev.clone(), address: candidate.address.into() };
+            let question = Question::ArpProbe {
+                dev: candidate.dev.clone(),
+                address: candidate.address.into(),
+            };
             let asked = timeout(Duration::from_secs(5), async {
-                Connection::connect(&self.executor).await?.ask(&ExecutorRequest::See(question)).await
+                Connection::connect(&self.executor)
+                    .await?
+                    .ask(&ExecutorRequest::See(question))
+                    .await
             });
             match asked.await {
-                Ok(Ok(ExecutorAnswer::Answering { others })) if !others.is_empty() => found.push(Duplicate {
-                    link: candidate.link,
-                    address: candidate.address.into(),
-                    others,
-                    by: DuplicateBy::Arp,
-                }),
+                Ok(Ok(ExecutorAnswer::Answering { others })) if !others.is_empty() => {
+                    found.push(Duplicate {
+                        link: candidate.link,
+                        address: candidate.address.into(),
+                        others,
+                        by: DuplicateBy::Arp,
+                    })
+                }
                 Ok(Ok(ExecutorAnswer::Answering { .. })) => {}
                 answer => {
                     tracing::debug!(?answer, dev = candidate.dev, "no ARP probe");
@@ -116,6 +128,8 @@ impl Rounds {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, sanitize::Stage> {
-        self.sanitizer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sanitizer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

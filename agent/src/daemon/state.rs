@@ -30,7 +30,12 @@ impl State {
         known.spool = Some(spool);
     }
 
-    pub(super) fn connected_by(&self, state: watch::Receiver<UplinkState>, meter: Meter, commands: mpsc::Sender<Command>) {
+    pub(super) fn connected_by(
+        &self,
+        state: watch::Receiver<UplinkState>,
+        meter: Meter,
+        commands: mpsc::Sender<Command>,
+    ) {
         self.lock().uplink = Some((state, meter, commands));
     }
 
@@ -46,7 +51,11 @@ impl State {
 
     /// Tells the uplink that the network changed; false without an enrollment.
     pub(super) fn kick(&self) -> bool {
-        let commands = self.lock().uplink.as_ref().map(|(_, _, commands)| commands.clone());
+        let commands = self
+            .lock()
+            .uplink
+            .as_ref()
+            .map(|(_, _, commands)| commands.clone());
         // A full queue holds a kick already.
         commands.map(|c| c.try_send(Command::Kick)).is_some()
     }
@@ -80,13 +89,17 @@ impl Known {
         DaemonStatus {
             device: self.device.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            uplink: uplink.map_or(UplinkState::NotEnrolled, |(state, _, _)| state.borrow().clone()),
+            uplink: uplink.map_or(UplinkState::NotEnrolled, |(state, _, _)| {
+                state.borrow().clone()
+            }),
             newest: Default::default(),
             acknowledged: Default::default(),
             spooled: 0,
             spooled_bytes: 0,
             dropped: 0,
-            sent_bytes: uplink.map(|(_, meter, _)| meter.by_purpose()).unwrap_or_default(),
+            sent_bytes: uplink
+                .map(|(_, meter, _)| meter.by_purpose())
+                .unwrap_or_default(),
             health: self.verdict.as_ref().map(|v| v.health),
             health_at: self.verdict.as_ref().map(|v| v.at),
             findings: self.verdict.as_ref().map(findings).unwrap_or_default(),

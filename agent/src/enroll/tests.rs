@@ -50,6 +50,7 @@ impl Fleet {
             token: written(&self.token()),
             ca: None,
             layout: Layout::new(root.join("state")),
+            user: "aizen".to_owned(),
             force: false,
             agent: "0.1.0".to_owned(),
             patience: Patience::default(),

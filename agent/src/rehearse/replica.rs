@@ -1,7 +1,7 @@
 //! A network namespace that looks like the device's: links of the same names, addresses, routes, rules, neighbours,
 //! parameters. What could not be made alike is told, never passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -286,14 +286,22 @@ fn note(outcome: Result<(), KernelError>) {
 /// One round; true if another one may help.
 async fn routes(kernel: &Kernel, names: &Names, network: &Network) -> Result<bool, KernelError> {
     let present = route::read(kernel, names).await?;
-    let has = |list: &[RouteState], route: &RouteState| {
-        list.iter().any(|r| r.canonical() == route.canonical())
+    let set = |routes: &[RouteState]| {
+        routes
+            .iter()
+            .map(RouteState::canonical)
+            .collect::<BTreeSet<_>>()
     };
+    let (is, ought) = (set(&present), set(&network.routes));
     let mut progress = false;
-    for wanted in network.routes.iter().filter(|r| !has(&present, r)) {
+    for wanted in network
+        .routes
+        .iter()
+        .filter(|r| !is.contains(&r.canonical()))
+    {
         progress |= route::put(kernel, names, wanted, Put::Append).await.is_ok();
     }
-    for extra in present.iter().filter(|r| !has(&network.routes, r)) {
+    for extra in is.difference(&ought) {
         note(route::remove(kernel, names, extra).await);
     }
     Ok(progress)

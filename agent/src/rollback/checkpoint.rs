@@ -154,6 +154,21 @@ impl Checkpoint {
         Self::take_scope(world, Scope::of(grants)?).await
     }
 
+    /// The part that outlives a reboot: the files. The kernel's objects are gone by themselves then, and what is there
+    /// instead is not the change's.
+    #[must_use]
+    pub fn persistent(&self) -> Self {
+        Self {
+            scope: Scope {
+                files: self.scope.files.clone(),
+                ..Scope::default()
+            },
+            network: None,
+            sysctls: BTreeMap::new(),
+            files: self.files.clone(),
+        }
+    }
+
     /// The same objects again.
     pub(crate) async fn again(&self, world: &World) -> Result<Self, CheckpointError> {
         Self::take_scope(world, self.scope.clone()).await
@@ -180,21 +195,6 @@ impl Checkpoint {
             files,
             scope,
         })
-    }
-
-    /// The part that a reboot does not take back by itself: files. Before the network is up there is nothing else to
-    /// compare with.
-    #[must_use]
-    pub fn persistent(&self) -> Self {
-        Self {
-            scope: Scope {
-                files: self.scope.files.clone(),
-                ..Scope::default()
-            },
-            network: None,
-            sysctls: BTreeMap::new(),
-            files: self.files.clone(),
-        }
     }
 
     /// SHA-256 over what a comparison looks at: equal exactly if nothing differs.

@@ -12,7 +12,7 @@ use super::inverse::{Inverse, UndoError, put_file, write_sysctl};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, Names};
 use super::neighbour;
-use super::route;
+use super::route::{self, RouteKey, RouteState};
 use super::touched::Touched;
 use crate::broker::World;
 
@@ -40,8 +40,18 @@ pub struct Restored {
 }
 
 /// Undoes `inverses` (oldest first, as journalled) and repairs what they moved besides, so that `checkpoint` holds
-/// again. May be called again after any interruption, with the same arguments.
+/// again. May be called again after any interruption, with the same arguments; after a reboot, with
+/// [`Checkpoint::persistent`]: inverses of objects that the checkpoint does not hold are passed over.
 pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse]) -> Restored {
+    let held = |inverse: &&Inverse| match inverse {
+        Inverse::File { .. } => true,
+        Inverse::Route { .. }
+        | Inverse::Address { .. }
+        | Inverse::Link { .. }
+        | Inverse::Sysctl { .. } => checkpoint.network.is_some(),
+    };
+    let inverses: Vec<Inverse> = inverses.iter().filter(held).cloned().collect();
+    let inverses = inverses.as_slice();
     let touched = Touched::by(inverses);
     let mut failures = BTreeMap::new();
     let drift = foreign(world, checkpoint, inverses, &touched).await;
@@ -149,7 +159,7 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
     match inverse {
         Inverse::Route { key, before, after } => {
             let routes: Vec<_> = network.routes.iter().filter(|r| r.key == *key).collect();
-            let is = |state: &[route::RouteState]| {
+            let is = |state: &[RouteState]| {
                 state.len() == routes.len() && state.iter().zip(&routes).all(|(a, b)| a.same_way(b))
             };
             // A link of it went down in the same change, which takes it away.
@@ -239,6 +249,12 @@ async fn repair(
 ) -> BTreeMap<String, String> {
     let mut failures = BTreeMap::new();
     let mut devices = BTreeSet::new();
+    let mut pass = Pass {
+        world,
+        scope,
+        door: None,
+        routes: None,
+    };
     for difference in wrong {
         let outcome = match ipv4_device(difference) {
             Some(dev) if devices.insert(dev.clone()) => {
@@ -247,7 +263,7 @@ async fn repair(
                     .map_err(UndoError::from)
             }
             Some(_) => continue,
-            None => repair_one(world, scope, difference).await,
+            None => pass.repair(difference).await,
         };
         if let Err(error) = outcome {
             failures.insert(subject(difference), error.to_string());
@@ -267,60 +283,90 @@ fn ipv4_device(difference: &Difference) -> Option<String> {
     }
 }
 
-async fn repair_one(
-    world: &World,
-    scope: &Scope,
-    difference: &Difference,
-) -> Result<(), UndoError> {
-    let fresh = async || -> Result<(Kernel, Names), KernelError> {
-        let kernel = Kernel::open()?;
-        let names = Names::of(&link::read(&kernel).await?);
-        Ok((kernel, names))
-    };
-    match difference {
-        Difference::File { path, before, .. } => put_file(world, scope, path, before).await,
-        Difference::Sysctl {
-            key,
-            before: Some(before),
-            ..
-        } => write_sysctl(key, before),
-        Difference::Link {
-            before: Some(before),
-            now: Some(now),
-        } => {
-            let (kernel, names) = fresh().await?;
-            Ok(link::restore(&kernel, &names, before, now).await?)
-        }
-        Difference::Address { before, now } => {
-            let (kernel, names) = fresh().await?;
-            if let Some(now) = now {
-                address::remove(&kernel, &names, now).await?;
+/// One pass of repairs: one connection, and one look at the routes after the addresses that they stand on.
+struct Pass<'a> {
+    world: &'a World,
+    scope: &'a Scope,
+    door: Option<(Kernel, Names)>,
+    routes: Option<BTreeMap<RouteKey, Vec<RouteState>>>,
+}
+
+impl Pass<'_> {
+    async fn door(&mut self) -> Result<&(Kernel, Names), KernelError> {
+        let door = match self.door.take() {
+            Some(door) => door,
+            None => {
+                let kernel = Kernel::open()?;
+                let names = Names::of(&link::read(&kernel).await?);
+                (kernel, names)
             }
-            match before {
-                Some(before) => Ok(address::add(&kernel, &names, before).await?),
-                None => Ok(()),
+        };
+        Ok(self.door.insert(door))
+    }
+
+    async fn routes(&mut self, key: &RouteKey) -> Result<Vec<RouteState>, KernelError> {
+        let routes = match self.routes.take() {
+            Some(routes) => routes,
+            None => {
+                let (kernel, names) = self.door().await?;
+                let mut routes: BTreeMap<RouteKey, Vec<RouteState>> = BTreeMap::new();
+                for route in route::read(kernel, names).await? {
+                    routes.entry(route.key.clone()).or_default().push(route);
+                }
+                routes
             }
+        };
+        let found = routes.get(key).cloned().unwrap_or_default();
+        self.routes = Some(routes);
+        Ok(found)
+    }
+
+    async fn repair(&mut self, difference: &Difference) -> Result<(), UndoError> {
+        match difference {
+            Difference::File { path, before, .. } => {
+                put_file(self.world, self.scope, path, before).await
+            }
+            Difference::Sysctl {
+                key,
+                before: Some(before),
+                ..
+            } => write_sysctl(key, before),
+            Difference::Link {
+                before: Some(before),
+                now: Some(now),
+            } => {
+                let (kernel, names) = self.door().await?;
+                Ok(link::restore(kernel, names, before, now).await?)
+            }
+            Difference::Address { before, now } => {
+                let (kernel, names) = self.door().await?;
+                if let Some(now) = now {
+                    address::remove(kernel, names, now).await?;
+                }
+                match before {
+                    Some(before) => Ok(address::add(kernel, names, before).await?),
+                    None => Ok(()),
+                }
+            }
+            Difference::Route { before, key, .. } => {
+                let now = self.routes(key).await?;
+                let (kernel, names) = self.door().await?;
+                Ok(route::restore(kernel, names, before, &now).await?)
+            }
+            Difference::Neighbour {
+                before: Some(before),
+                ..
+            } => {
+                let (kernel, names) = self.door().await?;
+                Ok(neighbour::put(kernel, names, before).await?)
+            }
+            // Nothing here makes or removes links and rules, and a parameter goes and comes with its interface.
+            Difference::Link { .. }
+            | Difference::AddressOrder { .. }
+            | Difference::Rule { .. }
+            | Difference::Neighbour { before: None, .. }
+            | Difference::Sysctl { before: None, .. } => Ok(()),
         }
-        Difference::Route { before, key, .. } => {
-            let (kernel, names) = fresh().await?;
-            // Read anew: a repair before this one may have brought it back.
-            let mut routes = route::read(&kernel, &names).await?;
-            routes.retain(|r| r.key == *key);
-            Ok(route::restore(&kernel, &names, before, &routes).await?)
-        }
-        Difference::Neighbour {
-            before: Some(before),
-            ..
-        } => {
-            let (kernel, names) = fresh().await?;
-            Ok(neighbour::put(&kernel, &names, before).await?)
-        }
-        // Nothing here makes or removes links and rules, and a parameter goes and comes with its interface.
-        Difference::Link { .. }
-        | Difference::AddressOrder { .. }
-        | Difference::Rule { .. }
-        | Difference::Neighbour { before: None, .. }
-        | Difference::Sysctl { before: None, .. } => Ok(()),
     }
 }
 

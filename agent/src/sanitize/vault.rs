@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
-use aizen_sanitizer::{SealError, Sanitizer};
+use aizen_sanitizer::{Sanitizer, SealError};
 use atomic_write_file::AtomicWriteFile;
 
 /// Largest sealed map that is read back, bytes.
@@ -49,9 +49,14 @@ impl Vault {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%error, path = %path.display(), "the map of pseudonyms can't be read: it is learned anew"),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the map of pseudonyms can't be read: it is learned anew")
+            }
         }
-        Self { kept: sanitizer.revision(), path }
+        Self {
+            kept: sanitizer.revision(),
+            path,
+        }
     }
 
     /// Writes the map if it grew since the last time.
@@ -68,7 +73,10 @@ impl Vault {
             file.write_all(&sealed)?;
             file.commit()
         });
-        written.map_err(|source| VaultError::Write { path: self.path.clone(), source })?;
+        written.map_err(|source| VaultError::Write {
+            path: self.path.clone(),
+            source,
+        })?;
         self.kept = revision;
         Ok(())
     }
@@ -103,7 +111,10 @@ mod tests {
         assert!(!stored.windows(8).any(|w| w == b"10.1.2.3"));
         let mut second = sanitizer();
         drop(Vault::open(path, &mut second));
-        assert_eq!(second.reveal(BindingKind::Address, &told).as_deref(), Some("10.1.2.3"));
+        assert_eq!(
+            second.reveal(BindingKind::Address, &told).as_deref(),
+            Some("10.1.2.3")
+        );
     }
 
     #[test]

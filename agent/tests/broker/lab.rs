@@ -74,6 +74,20 @@ pub(crate) fn router() {
     ] {
         ip(command);
     }
+    settle();
+}
+
+/// IPv6 gives each link its own address some time after it is up; a checkpoint before that would see it come.
+fn settle() {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while ip("-6 -o address show scope link").lines().count() < 4 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the links never settled: {}",
+            ip("-6 address")
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 /// What `ip` shows, without what moves by itself: an opinion that is not ours.

@@ -379,3 +379,63 @@ fn a_granted_link_to_a_granted_file_is_rehearsed_as_it_is() {
         assert!(Path::new(&folder.path().join("etc/resolv.conf")).is_symlink());
     });
 }
+
+#[test]
+fn files_of_the_real_root_are_rehearsed_on_copies() {
+    in_namespace(async || {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = folder.path().join("resolv.conf");
+        fs::write(&path, "nameserver 192.0.2.53\n").unwrap();
+        let world = World { root: "/".into() };
+        let grants = operations(&[
+            &format!(r#"{{"file":{{"write":"{0}"}}}}"#, path.display()),
+            &format!(r#"{{"file":{{"delete":"{0}"}}}}"#, path.display()),
+        ]);
+        let script = format!(
+            "echo a | change file write {0} && change file delete {0}",
+            path.display()
+        );
+        let effect = shadow(&world, &grants, &script).await.unwrap();
+        assert_eq!(
+            effect.script.end,
+            ScriptEnd::Exited(0),
+            "{}",
+            effect.script.output
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"nameserver 192.0.2.53\n");
+        let checkpoint = take(&world, &grants).await;
+        let (_, served, inverses) = real(&world, &grants, &script).await;
+        assert_eq!(served.changes, effect.changes);
+        assert!(!path.exists());
+        assert_same(
+            &checkpoint,
+            &restore(&world, &checkpoint, &inverses).await.after.unwrap(),
+        );
+    });
+}
+
+#[test]
+fn after_a_reboot_files_come_back_and_the_fresh_network_is_left_alone() {
+    in_namespace(async || {
+        router();
+        let (folder, world) = device();
+        let grants = operations(GRANTS);
+        let checkpoint = take(&world, &grants).await;
+        let (finished, _, inverses) = real(&world, &grants, SCRIPT).await;
+        assert_eq!(finished.end, End::Exited(0), "{}", said(&finished));
+        // What a reboot leaves of the network: nothing of it.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let kept = checkpoint.persistent();
+        let restored = restore(&world, &kept, &inverses).await;
+        assert!(
+            restored.not_restored.is_empty() && restored.drift.is_empty(),
+            "{restored:#?}"
+        );
+        assert_same(&kept, &restored.after.unwrap());
+        assert_eq!(
+            fs::read_to_string(folder.path().join("etc/resolv.conf")).unwrap(),
+            "nameserver 192.0.2.53\nsearch lan\n"
+        );
+        assert!(!ip("-o link").contains("wan"));
+    });
+}

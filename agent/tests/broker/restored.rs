@@ -270,6 +270,43 @@ fn an_object_that_both_changed_is_put_back_and_the_other_hand_is_named() {
 }
 
 #[test]
+fn thousands_of_lost_routes_are_told_in_a_few_lines_and_all_come_back() {
+    in_namespace(async || {
+        router();
+        let batch: String = (0..5000)
+            .map(|n| {
+                format!(
+                    "route add 11.{}.{}.0/24 via 10.1.0.9 dev lan\n",
+                    n / 256,
+                    n % 256
+                )
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("batch");
+        std::fs::write(&file, batch).unwrap();
+        ip(&format!("-batch {}", file.display()));
+        let grants = operations(&[r#"{"link":{"set":{"dev":"lan","up":false}}}"#]);
+        let checkpoint = take(&host(), &grants).await;
+        let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
+            .await
+            .all_done();
+        assert!(!ip("route").contains("11.0.7.0/24"));
+        let changes = &run.served.changes;
+        assert!(changes.len() < 70, "{}", changes.len());
+        assert!(
+            changes
+                .last()
+                .unwrap()
+                .diff
+                .0
+                .contains("more objects moved; SHA-256 of all: ")
+        );
+        assert_same(&checkpoint, &restored(&checkpoint, &run.inverses).await);
+    });
+}
+
+#[test]
 fn what_can_not_be_put_back_is_named_with_the_reason() {
     in_namespace(async || {
         router();

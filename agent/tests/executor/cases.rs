@@ -14,7 +14,7 @@ use aizen_protocol::statement::{Confirmation, Nonce};
 
 use crate::device::{AFTER, Device, MEND, ended, refused, until, wants_on_site, with_device};
 
-pub const ALL: &[(&str, fn())] = &[
+pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "a_change_confirmed_on_the_spot_by_another_process_stays",
         confirmed_on_site,

@@ -15,7 +15,7 @@ use crate::device::{
 };
 use nix::mount::{MsFlags, mount};
 
-pub const ALL: &[(&str, fn())] = &[
+pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "killed_while_running_everything_is_as_before_and_nothing_of_it_runs_on",
         killed_while_running,

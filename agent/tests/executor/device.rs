@@ -27,27 +27,27 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// What `/etc/resolv.conf` holds before every test.
-pub const BEFORE: &str = "nameserver 192.0.2.53\n";
+pub(crate) const BEFORE: &str = "nameserver 192.0.2.53\n";
 /// A script that changes it, and a kernel parameter.
-pub const MEND: &str = "set -e\nprintf 'nameserver 192.0.2.54\\n' | change file write /etc/resolv.conf\nchange sysctl net.ipv4.ip_forward=1\n";
+pub(crate) const MEND: &str = "set -e\nprintf 'nameserver 192.0.2.54\\n' | change file write /etc/resolv.conf\nchange sysctl net.ipv4.ip_forward=1\n";
 /// What it holds afterwards.
-pub const AFTER: &str = "nameserver 192.0.2.54\n";
+pub(crate) const AFTER: &str = "nameserver 192.0.2.54\n";
 
 /// No source, type or options of a mount.
-pub const NONE: Option<&str> = None;
+pub(crate) const NONE: Option<&str> = None;
 
-pub const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+pub(crate) const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-pub struct Device {
+pub(crate) struct Device {
     folder: tempfile::TempDir,
-    pub approver: PrivateKey,
-    pub orchestrator: PrivateKey,
-    pub result: PrivateKey,
+    pub(crate) approver: PrivateKey,
+    pub(crate) orchestrator: PrivateKey,
+    pub(crate) result: PrivateKey,
     executor: Option<Child>,
 }
 
 /// Runs one test in a network namespace of its own.
-pub fn with_device<F: Future<Output = ()>>(test: impl FnOnce(Device) -> F) {
+pub(crate) fn with_device<F: Future<Output = ()>>(test: impl FnOnce(Device) -> F) {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests run as root");
     // What a test mounts ends with it.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -91,11 +91,11 @@ impl Device {
         device
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn policy(&self, text: &str) {
+    pub(crate) fn policy(&self, text: &str) {
         fs::write(self.path("policy.toml"), text).unwrap();
     }
 
@@ -148,16 +148,16 @@ impl Device {
         .unwrap();
     }
 
-    pub fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         settings(self.folder.path())
     }
 
-    pub fn resolv_conf(&self) -> PathBuf {
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
         self.path("root/etc/resolv.conf")
     }
 
     /// Everything that the tests' scripts could touch, with what is not content too.
-    pub fn picture(&self) -> String {
+    pub(crate) fn picture(&self) -> String {
         let meta = fs::metadata(self.resolv_conf()).unwrap();
         format!(
             "{}{:o} {} {} {} {}\n{}\n{:?}",
@@ -176,7 +176,7 @@ impl Device {
     }
 
     /// Starts the executor's process and waits until it answers.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let child = Command::new("/proc/self/exe")
             .args(["role", "executor"])
             .arg(self.folder.path())
@@ -201,25 +201,25 @@ impl Device {
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.executor.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         Connection::connect(&self.path("executor.sock"))
             .await
             .unwrap()
     }
 
-    pub async fn ask(&self, request: ExecutorRequest) -> ExecutorAnswer {
+    pub(crate) async fn ask(&self, request: ExecutorRequest) -> ExecutorAnswer {
         self.connect().await.ask(&request).await.unwrap()
     }
 
     /// A package that mends, confirmed on the spot.
-    pub fn package(&self, script: &str) -> Package {
+    pub(crate) fn package(&self, script: &str) -> Package {
         Package {
             schema: SCHEMA,
             id: PackageId::fresh(),
@@ -260,12 +260,12 @@ impl Device {
         }
     }
 
-    pub fn sign(&self, package: &Package) -> Envelope {
+    pub(crate) fn sign(&self, package: &Package) -> Envelope {
         let payload = package.to_payload().unwrap();
         Envelope::sign(PayloadType::Package, &payload, &[&self.approver])
     }
 
-    pub fn deliver(&self, package: &Envelope) -> Envelope {
+    pub(crate) fn deliver(&self, package: &Envelope) -> Envelope {
         let statement = Delivery {
             package: Digest::of(&package.unverified_payload().unwrap()),
             device: "dev-1".parse().unwrap(),
@@ -275,13 +275,17 @@ impl Device {
         Envelope::sign(PayloadType::Delivery, &payload, &[&self.orchestrator])
     }
 
-    pub fn confirmation(&self, confirmation: &Confirmation, key: &PrivateKey) -> Envelope {
+    pub(crate) fn confirmation(&self, confirmation: &Confirmation, key: &PrivateKey) -> Envelope {
         let payload = serde_json::to_vec(confirmation).unwrap();
         Envelope::sign(PayloadType::Confirm, &payload, &[key])
     }
 
     /// Hands a package to the executor; the connection then tells its life.
-    pub async fn execute(&self, package: Envelope, delivery: Option<Envelope>) -> Connection {
+    pub(crate) async fn execute(
+        &self,
+        package: Envelope,
+        delivery: Option<Envelope>,
+    ) -> Connection {
         let mut connection = self.connect().await;
         let request = ExecutorRequest::Execute {
             package,
@@ -293,7 +297,7 @@ impl Device {
     }
 
     /// The signed outcomes that wait, each checked against this device's key.
-    pub async fn outcomes(&self) -> Vec<Outcome> {
+    pub(crate) async fn outcomes(&self) -> Vec<Outcome> {
         let ExecutorAnswer::Outcomes { outcomes } = self.ask(ExecutorRequest::Outcomes).await
         else {
             panic!("no outcomes");
@@ -301,14 +305,14 @@ impl Device {
         outcomes.iter().map(|o| self.believe(o)).collect()
     }
 
-    pub fn believe(&self, outcome: &Envelope) -> Outcome {
+    pub(crate) fn believe(&self, outcome: &Envelope) -> Outcome {
         let known = [self.result.public()];
         let opened = outcome.open(PayloadType::Outcome, known.iter()).unwrap();
         serde_json::from_slice(opened.payload()).unwrap()
     }
 
     /// What another process of this machine is told when it asks.
-    pub fn ask_as(&self, uid: u32, request: &ExecutorRequest) -> ExecutorAnswer {
+    pub(crate) fn ask_as(&self, uid: u32, request: &ExecutorRequest) -> ExecutorAnswer {
         let output = Command::new("/proc/self/exe")
             .args(["role", "ask"])
             .arg(self.path("executor.sock"))
@@ -332,7 +336,7 @@ impl Drop for Device {
 }
 
 /// Answers until one is found that `wanted` takes.
-pub async fn until<T>(
+pub(crate) async fn until<T>(
     connection: &mut Connection,
     mut wanted: impl FnMut(&ExecutorAnswer) -> Option<T>,
 ) -> T {
@@ -359,7 +363,7 @@ pub async fn until<T>(
 }
 
 /// The end of a change: with real values, and as it is signed.
-pub async fn ended(connection: &mut Connection) -> (Outcome, Envelope) {
+pub(crate) async fn ended(connection: &mut Connection) -> (Outcome, Envelope) {
     until(connection, |answer| match answer {
         ExecutorAnswer::Ended { local, signed } => Some(((**local).clone(), signed.clone())),
         _ => None,
@@ -368,7 +372,7 @@ pub async fn ended(connection: &mut Connection) -> (Outcome, Envelope) {
 }
 
 /// The change that asks to be confirmed on the spot.
-pub async fn wants_on_site(connection: &mut Connection) -> ChangeId {
+pub(crate) async fn wants_on_site(connection: &mut Connection) -> ChangeId {
     until(connection, |answer| match answer {
         ExecutorAnswer::ConfirmOnSiteWanted { change, .. } => Some(change.clone()),
         _ => None,
@@ -377,7 +381,7 @@ pub async fn wants_on_site(connection: &mut Connection) -> ChangeId {
 }
 
 /// Why it was refused.
-pub async fn refused(connection: &mut Connection) -> Reason {
+pub(crate) async fn refused(connection: &mut Connection) -> Reason {
     until(connection, |answer| match answer {
         ExecutorAnswer::Refused(refusal) => Some(refusal.reason),
         _ => None,
@@ -396,7 +400,7 @@ fn settings(folder: &Path) -> Settings {
 }
 
 /// This program as something else; none if it was not asked to.
-pub fn play_role(words: &[String]) -> Option<ExitCode> {
+pub(crate) fn play_role(words: &[String]) -> Option<ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["role", "executor", folder] => Some(executor(Path::new(folder))),
@@ -437,7 +441,7 @@ fn ask(socket: &Path, request: &str) -> ExitCode {
 }
 
 /// Waits until it holds.
-pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(
@@ -449,7 +453,7 @@ pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// True while a process with this text on its command line lives.
-pub fn runs(text: &str) -> bool {
+pub(crate) fn runs(text: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let id = entry.file_name().to_string_lossy().parse::<i32>();
         id.is_ok_and(|id| {

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::device::{BEFORE, Device, MEND, ended, refused, wants_on_site, with_device};
 
-pub const ALL: &[(&str, fn())] = &[
+pub(crate) const ALL: &[(&str, fn())] = &[
     ("refusals_that_name_this_device_are_reported_once", refusals),
     ("strangers_may_look_and_nothing_else", strangers),
     (

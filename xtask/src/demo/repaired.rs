@@ -84,7 +84,10 @@ pub(crate) fn follow(world: &World, told: &mut Told, id: &str) -> Result<Value> 
         let case = world.cloud.ask(&["cases", id]).ok()?;
         for entry in case["timeline"].as_array().into_iter().flatten() {
             if seen.insert(entry["n"].as_i64()) {
-                told.step("record", &format!("{} {}", word(&entry["event"]), word(&entry["detail"])));
+                told.step(
+                    "record",
+                    &format!("{} {}", word(&entry["event"]), word(&entry["detail"])),
+                );
             }
         }
         let settled = !matches!(

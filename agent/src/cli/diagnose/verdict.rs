@@ -27,7 +27,11 @@ impl Screen {
             Colour::Bold => "1",
             Colour::Dim => "2",
         };
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// `2026-11-21 14:02:03 UTC`, with the local time behind it where that differs.
@@ -64,7 +68,11 @@ enum Colour {
 }
 
 /// Writes the whole verdict.
-pub(super) fn write_verdict(out: &mut impl Write, verdict: &Verdict, screen: &Screen) -> io::Result<()> {
+pub(super) fn write_verdict(
+    out: &mut impl Write,
+    verdict: &Verdict,
+    screen: &Screen,
+) -> io::Result<()> {
     let (word, colour) = match verdict.health {
         Health::Healthy => ("HEALTHY", Colour::Green),
         Health::Warning => ("WARNING", Colour::Yellow),
@@ -72,26 +80,45 @@ pub(super) fn write_verdict(out: &mut impl Write, verdict: &Verdict, screen: &Sc
         Health::Unknown => ("COULD NOT TELL", Colour::Yellow),
     };
     writeln!(out, "{}  {}", screen.paint(colour, word), counted(verdict))?;
-    writeln!(out, "{}", screen.paint(Colour::Dim, &screen.moment(verdict.at)))?;
+    writeln!(
+        out,
+        "{}",
+        screen.paint(Colour::Dim, &screen.moment(verdict.at))
+    )?;
     for finding in &verdict.findings {
         writeln!(out)?;
         write_finding(out, finding, screen)?;
     }
-    let unseen: Vec<String> =
-        verdict.unseen.iter().map(|gap| format!("{}: {}", gap.collector, plain(&gap.reason))).collect();
+    let unseen: Vec<String> = verdict
+        .unseen
+        .iter()
+        .map(|gap| format!("{}: {}", gap.collector, plain(&gap.reason)))
+        .collect();
     let ruled_out: Vec<String> = verdict.ruled_out.iter().map(plain).collect();
     for (title, lines) in [("Found well", ruled_out), ("Not seen", unseen)] {
         if !lines.is_empty() {
             writeln!(out, "\n{}", screen.paint(Colour::Bold, title))?;
-            lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+            lines
+                .iter()
+                .try_for_each(|line| writeln!(out, "  {line}"))?;
         }
     }
     Ok(())
 }
 
 fn counted(verdict: &Verdict) -> String {
-    let of = |severity| verdict.findings.iter().filter(|f| f.severity == severity).count();
-    match (verdict.health, of(Severity::Critical), of(Severity::Warning)) {
+    let of = |severity| {
+        verdict
+            .findings
+            .iter()
+            .filter(|f| f.severity == severity)
+            .count()
+    };
+    match (
+        verdict.health,
+        of(Severity::Critical),
+        of(Severity::Warning),
+    ) {
         (Health::Unknown, 0, 0) => "too little was seen".to_owned(),
         (_, 0, 0) => "no fault found".to_owned(),
         (_, critical, 0) => format!("{critical} critical"),
@@ -101,7 +128,11 @@ fn counted(verdict: &Verdict) -> String {
 }
 
 fn plural(warnings: usize) -> String {
-    if warnings == 1 { "1 warning".to_owned() } else { format!("{warnings} warnings") }
+    if warnings == 1 {
+        "1 warning".to_owned()
+    } else {
+        format!("{warnings} warnings")
+    }
 }
 
 fn write_finding(out: &mut impl Write, finding: &Finding, screen: &Screen) -> io::Result<()> {
@@ -131,22 +162,41 @@ fn write_finding(out: &mut impl Write, finding: &Finding, screen: &Screen) -> io
     write_evidence(out, "Against it", &finding.contradictions, screen)?;
     write_list(out, "Explains", &finding.consequences)?;
     write_list(out, "Would make it surer", &finding.missing)?;
-    writeln!(out, "  {}  {}", screen.paint(Colour::Bold, "Next step"), plain(&finding.next_step))?;
+    writeln!(
+        out,
+        "  {}  {}",
+        screen.paint(Colour::Bold, "Next step"),
+        plain(&finding.next_step)
+    )?;
     if let Some(proposal) = &finding.proposal {
         write_proposal(out, proposal, screen)?;
     }
     Ok(())
 }
 
-fn write_evidence(out: &mut impl Write, title: &str, facts: &[Evidence], screen: &Screen) -> io::Result<()> {
+fn write_evidence(
+    out: &mut impl Write,
+    title: &str,
+    facts: &[Evidence],
+    screen: &Screen,
+) -> io::Result<()> {
     if facts.is_empty() {
         return Ok(());
     }
-    let width = facts.iter().map(|f| f.source.len()).max().unwrap_or_default();
+    let width = facts
+        .iter()
+        .map(|f| f.source.len())
+        .max()
+        .unwrap_or_default();
     writeln!(out, "  {title}")?;
     facts.iter().try_for_each(|fact| {
         let at = screen.paint(Colour::Dim, &screen.time(fact.at));
-        writeln!(out, "    {at}  {:width$}  {}", fact.source, plain(&fact.fact))
+        writeln!(
+            out,
+            "    {at}  {:width$}  {}",
+            fact.source,
+            plain(&fact.fact)
+        )
     })
 }
 
@@ -155,7 +205,9 @@ fn write_list(out: &mut impl Write, title: &str, lines: &[Text]) -> io::Result<(
         return Ok(());
     }
     writeln!(out, "  {title}")?;
-    lines.iter().try_for_each(|line| writeln!(out, "    {}", plain(line)))
+    lines
+        .iter()
+        .try_for_each(|line| writeln!(out, "    {}", plain(line)))
 }
 
 fn write_proposal(out: &mut impl Write, proposal: &Proposal, screen: &Screen) -> io::Result<()> {
@@ -167,14 +219,24 @@ fn write_proposal(out: &mut impl Write, proposal: &Proposal, screen: &Screen) ->
         None => "risk: computed when it is rehearsed",
     };
     let title = screen.paint(Colour::Bold, "Proposal");
-    writeln!(out, "  {title}   {} ({risk}; nothing was changed)", plain(&proposal.intent))
+    writeln!(
+        out,
+        "  {title}   {} ({risk}; nothing was changed)",
+        plain(&proposal.intent)
+    )
 }
 
 /// Text of the network is data: control characters could move the cursor, and bidirectional ones the meaning.
 fn plain(text: &Text) -> String {
     text.0
         .chars()
-        .map(|c| if c.is_control() || HIDDEN.iter().any(|range| range.contains(&c)) { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c.is_control() || HIDDEN.iter().any(|range| range.contains(&c)) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -225,7 +287,10 @@ mod tests {
             at: at(1_000_000_005),
             findings,
             ruled_out: vec!["The default gateway answers".into()],
-            unseen: vec![Gap { collector: "reach".to_owned(), reason: "no permission".into() }],
+            unseen: vec![Gap {
+                collector: "reach".to_owned(),
+                reason: "no permission".into(),
+            }],
         }
     }
 
@@ -260,7 +325,13 @@ mod tests {
 
     #[test]
     fn colour_adds_escapes_and_takes_no_word_away() {
-        let verdict = verdict(Health::Warning, vec![Finding { severity: Severity::Warning, ..finding() }]);
+        let verdict = verdict(
+            Health::Warning,
+            vec![Finding {
+                severity: Severity::Warning,
+                ..finding()
+            }],
+        );
         let coloured = shown(&verdict, true, TimeZone::UTC);
         let mut bare = String::new();
         let mut rest = coloured.as_str();
@@ -276,12 +347,18 @@ mod tests {
     #[test]
     fn a_healthy_device_is_one_line_and_what_was_looked_at() {
         let text = shown(&verdict(Health::Healthy, Vec::new()), false, TimeZone::UTC);
-        assert!(text.starts_with("HEALTHY  no fault found\n2001-09-09 01:46:45 UTC\n\nFound well"), "{text}");
+        assert!(
+            text.starts_with("HEALTHY  no fault found\n2001-09-09 01:46:45 UTC\n\nFound well"),
+            "{text}"
+        );
     }
 
     #[test]
     fn text_of_the_network_moves_no_cursor() {
-        let evil = Finding { summary: "a\x1b[2Jb\u{202e}c\r".into(), ..finding() };
+        let evil = Finding {
+            summary: "a\x1b[2Jb\u{202e}c\r".into(),
+            ..finding()
+        };
         let text = shown(&verdict(Health::Critical, vec![evil]), false, TimeZone::UTC);
         assert!(text.contains("a\u{fffd}[2Jb\u{fffd}c\u{fffd}"), "{text}");
     }
