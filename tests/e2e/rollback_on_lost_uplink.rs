@@ -17,6 +17,7 @@ fn a_change_that_cuts_the_uplink_is_rolled_back_to_exactly_the_state_before() {
             .args(["-c", &format!("ping -c1 -W2 {LAN_HOST} || true")]),
     )
     .unwrap();
+    world.device.wait_rounds().unwrap();
     let before = world.device.state_of_network().unwrap();
     let pseudonym = world.device.pseudonym(LAN_HOST).unwrap();
     assert_ne!(pseudonym, LAN_HOST);

@@ -292,6 +292,27 @@ impl Device {
         })
     }
 
+    /// Waits until the daemon has looked twice more: what is there at the call is then evidence.
+    ///
+    /// # Errors
+    /// If it does not look within twenty seconds.
+    pub fn wait_rounds(&self) -> Result<()> {
+        let judged = || {
+            Some(
+                self.ask(&["status"]).ok()?["daemon"]["health_at"]
+                    .as_str()?
+                    .to_owned(),
+            )
+        };
+        for _ in 0..2 {
+            let before = wait::until("a verdict", Duration::from_secs(10), judged)?;
+            wait::until("the next round", Duration::from_secs(10), || {
+                judged().filter(|at| *at != before)
+            })?;
+        }
+        Ok(())
+    }
+
     /// What a value of this device is called upstream.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
             .args(["-c", "1", "-W", "2", LAN_HOST]),
     )
     .ok();
+    world.device.wait_rounds()?;
     let before = world.device.state_of_network()?;
     told.step("device", "state before:");
     told.text(&routes(&before));
