@@ -1,5 +1,7 @@
 //! How a package ended: sanitized, signed by this device, and kept until the daemon's spool has it.
 
+use std::path::PathBuf;
+
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::id::Digest;
 use aizen_protocol::key::PrivateKey;
@@ -109,6 +111,7 @@ impl PrivateVisitor for Cut {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     store: Store,
+    note: Option<PathBuf>,
 }
 
 impl Outbox {
@@ -119,6 +122,7 @@ impl Outbox {
     pub fn open(state: &Store) -> Result<Self, StoreError> {
         Ok(Self {
             store: state.inside("outcomes")?,
+            note: state.beside("outcomes"),
         })
     }
 
@@ -134,7 +138,17 @@ impl Outbox {
         let number = self.names()?.iter().map(|(n, _)| n + 1).max().unwrap_or(0);
         let entry = format!("{number:016}.{name}");
         self.store.write(&entry, &serde_json::to_vec(envelope)?)?;
+        self.tell();
         digest(name, envelope)
+    }
+
+    /// Touches the note that the daemon looks at, so that it comes for what was decided without it. Only its time of
+    /// change counts; without it the daemon comes at its next start.
+    fn tell(&self) {
+        let Some(note) = &self.note else { return };
+        if let Err(error) = std::fs::write(note, b"outcomes wait for the daemon\n") {
+            tracing::warn!(%error, note = %note.display(), "the daemon is not told that an outcome waits");
+        }
     }
 
     /// The outcome under this name.

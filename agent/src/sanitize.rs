@@ -11,6 +11,7 @@ use aizen_protocol::private::Text;
 use aizen_protocol::record::Record;
 use aizen_sanitizer::{KeyError, Observation, Policy, Sanitized, Sanitizer, SanitizerKey};
 
+use crate::clock::BootTime;
 use crate::config::Config;
 
 pub mod vault;
@@ -101,9 +102,9 @@ impl Stage {
     ///
     /// # Errors
     /// [`VaultError`]; the map stays in memory.
-    pub fn keep(&mut self) -> Result<(), VaultError> {
+    pub fn keep(&mut self, now: BootTime) -> Result<(), VaultError> {
         match &mut self.vault {
-            Some(vault) => vault.keep(&self.sanitizer),
+            Some(vault) => vault.keep(&self.sanitizer, now),
             None => Ok(()),
         }
     }

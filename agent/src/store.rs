@@ -88,6 +88,12 @@ impl Store {
         self.dir.join(name)
     }
 
+    /// A path beside this directory, for what others may see.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Option<PathBuf> {
+        Some(self.dir.parent()?.join(name))
+    }
+
     /// A directory inside, as a store of its own.
     ///
     /// # Errors

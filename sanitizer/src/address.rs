@@ -85,8 +85,9 @@ impl AddressTree {
             IpAddr::V4(a) => self.four.fixed_bits(left4(a)),
             IpAddr::V6(a) => self.six.fixed_bits(a.into()),
         };
+        let is_network = network(prefix.address, prefix.length) == prefix.address;
         self.stays(prefix.address)
-            || (prefix.length <= fixed && network(prefix.address, prefix.length) == prefix.address)
+            || (is_network && prefix.length <= fixed && !has_two_hosts_only(prefix))
     }
 
     fn mask6(&self, bits: u128, macs: &MacTree) -> u128 {

@@ -42,7 +42,7 @@ pub(crate) const CONTEXTS: &[Rule] = &[
     ),
     // Serial numbers, subscriber identities, contract numbers.
     token(
-        r#"(?i)\b(?:serial(?:[ _-]?(?:number|no|num))?|s/n|chassis[ _-]?id)["']?[ \t]*(?:\.|:|=|#|is)?[ \t]*["']?([A-Za-z0-9][A-Za-z0-9/-]{4,})"#,
+        r#"(?i)\b(?:serial(?:[ _-]?(?:number|no|num))?|s/n|chassis[ _-]?id)["']?[ \t]*(?:\.|:|=|#|is)?[ \t]*["']?([A-Za-z0-9][A-Za-z0-9/-]{4,40})"#,
         TokenKind::Serial,
         Guard::HasDigit,
     ),
@@ -52,7 +52,7 @@ pub(crate) const CONTEXTS: &[Rule] = &[
         Guard::HasDigit,
     ),
     token(
-        r#"(?i)\b(?:account|customer|contract|subscriber|kundennummer|vertrag)[ _-]?(?:number|no|num|id|nr)?["']?[ \t]*(?:\.|:|=|#)[ \t]*["']?([A-Za-z0-9][A-Za-z0-9/-]{3,})"#,
+        r#"(?i)\b(?:account|customer|contract|subscriber|kundennummer|vertrag)[ _-]?(?:number|no|num|id|nr)?["']?[ \t]*(?:\.|:|=|#)[ \t]*["']?([A-Za-z0-9][A-Za-z0-9/-]{3,40})"#,
         TokenKind::Account,
         Guard::HasDigit,
     ),

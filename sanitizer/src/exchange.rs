@@ -1,5 +1,6 @@
 //! The two directions: real values into pseudonyms, which learns, and back, which only looks up.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aizen_protocol::private::{Mac, Prefix};
@@ -134,12 +135,12 @@ impl Exchange for Forward<'_> {
     fn certain_name(&mut self, value: &str) -> String {
         let Self { keyed, map, counts } = self;
         // Text that quotes the orchestrator holds pseudonyms already; they must stay recognisable.
-        let pseudonyms: Vec<String> = value
+        let pseudonyms: BTreeSet<String> = value
             .split('.')
             .filter(|l| map.labels.real(*l).is_some())
             .map(str::to_owned)
             .collect();
-        let done = |label: &str| pseudonyms.iter().any(|p| p == label);
+        let done = |label: &str| pseudonyms.contains(label);
         name::pseudonym(keyed, value, &done, &mut |r| note(keyed, map, counts, r))
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use aizen_protocol::private::{Mac, Name, Prefix, PrivateVisitor, Text};
 
 use crate::exchange::Backward;
-use crate::vocabulary;
+use crate::{vocabulary, word};
 
 /// Looks for secrets in plain text; needs no key, so that a receiver can look, too. Gives the kind of the first one.
 #[must_use]
@@ -50,6 +50,7 @@ impl PrivateVisitor for Fields<'_> {
             !stays
                 && !vocabulary::is_common(&label)
                 && self.known.map.labels.pseudonym(label.as_str()).is_some()
+                && self.known.map.labels.real(label.as_str()).is_none()
         };
         if self.caught.is_none() && value.0.split('.').any(is_real) {
             self.caught = Some("name");
@@ -90,6 +91,9 @@ fn dotted_quads(text: &str, known: Backward<'_>) -> Option<&'static str> {
             continue;
         }
         let after = &bytes[at..];
+        if is_nibbles(&bytes[..start], after) || is_in_ipv6(text, start, at) {
+            continue;
+        }
         if after.len() >= 13 && after[..13].eq_ignore_ascii_case(b".in-addr.arpa") {
             octets.reverse();
         }
@@ -99,6 +103,29 @@ fn dotted_quads(text: &str, known: Backward<'_>) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// True in the middle of `….ip6.arpa`, where single digits with dots are no IPv4 address.
+fn is_nibbles(before: &[u8], after: &[u8]) -> bool {
+    let part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'.';
+    let behind = after.iter().take_while(|b| part(b)).take(80).count();
+    let zone = after[..behind].to_ascii_lowercase();
+    let zone = zone.strip_suffix(b".").unwrap_or(&zone);
+    (zone.ends_with(b".ip6.arpa") || zone == b".ip6.arpa")
+        && before.iter().rev().take_while(|b| part(b)).take(80).count() + behind > 9
+}
+
+/// True for the last 32 bits of an IPv6 address: the whole address is looked at elsewhere.
+fn is_in_ipv6(text: &str, start: usize, end: usize) -> bool {
+    let part = |b: &u8| b.is_ascii_hexdigit() || *b == b':';
+    let before = text.as_bytes()[..start]
+        .iter()
+        .rev()
+        .take(40)
+        .take_while(|b| part(b))
+        .count();
+    let whole = text.get(start - before..end).unwrap_or_default();
+    (2..40).contains(&before) && whole.parse::<Ipv6Addr>().is_ok()
 }
 
 fn is_ours(address: IpAddr, after: &[u8], known: Backward<'_>) -> bool {
@@ -142,14 +169,17 @@ fn colon_groups(text: &str, known: Backward<'_>) -> Option<&'static str> {
     let part = |b: &u8| b.is_ascii_hexdigit() || *b == b':' || *b == b'.';
     let mut at = 0;
     while at < bytes.len() {
+        if !part(&bytes[at]) {
+            at += 1;
+            continue;
+        }
         let length = bytes[at..].iter().take_while(|b| part(b)).count();
-        // Inside a longer character there is no run, and no slice either.
-        let run = text.get(at..at + length).unwrap_or_default();
+        let run = &text[at..at + length];
         let glued = at > 0 && bytes[at - 1].is_ascii_alphanumeric();
         let after = bytes
             .get(at + length)
             .is_some_and(u8::is_ascii_alphanumeric);
-        at += length.max(1);
+        at += length;
         if after || run.bytes().filter(|b| *b == b':').count() < 2 {
             continue;
         }
@@ -158,29 +188,34 @@ fn colon_groups(text: &str, known: Backward<'_>) -> Option<&'static str> {
             (true, None) => continue,
             (false, _) => run,
         };
-        // A word may be glued in front, a full stop or colon behind.
+        // Numbers between colons, and a path: a line of passwd(5).
+        if run.ends_with("::") && matches!(bytes[at..], [b'/', b'a'..=b'z' | b'A'..=b'Z', ..]) {
+            continue;
+        }
+        // A word or a length may be glued in front, a full stop or colon behind.
         let trimmed = run.trim_end_matches('.');
-        let mut tries = [
+        let tries = [
             Some(run),
             Some(trimmed),
             trimmed.strip_suffix(':'),
             run.split_once(':').map(|(_, rest)| rest),
-        ]
-        .into_iter()
-        .flatten();
-        let value = tries.find_map(|t| {
-            let mac = t.parse::<Mac>().ok().map(|m| known.real_mac(m).is_some());
-            mac.or_else(|| {
-                let address = t.parse::<Ipv6Addr>().ok()?;
-                Some(is_ours(address.into(), &bytes[at..], known))
+            Some(run.trim_start_matches(|c: char| c.is_ascii_digit())),
+        ];
+        let ours: Vec<(&str, bool)> = tries
+            .into_iter()
+            .flatten()
+            .filter_map(|t| {
+                let mac = t
+                    .parse::<Mac>()
+                    .map(|m| ("mac", known.real_mac(m).is_some()));
+                mac.ok().or_else(|| {
+                    let address = t.parse::<Ipv6Addr>().ok()?;
+                    Some(("address", is_ours(address.into(), &bytes[at..], known)))
+                })
             })
-        });
-        if value == Some(false) {
-            return Some(if trimmed.len() == 17 {
-                "mac"
-            } else {
-                "address"
-            });
+            .collect();
+        if let (Some((kind, _)), false) = (ours.first(), ours.iter().any(|(_, ours)| *ours)) {
+            return Some(kind);
         }
     }
     None
@@ -214,8 +249,11 @@ fn learned_names(text: &str, known: Backward<'_>) -> Option<&'static str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     text.split(|c| !is_word(c))
         .filter(|w| w.len() >= 3 && !w.bytes().all(|b| b.is_ascii_digit()))
-        .map(str::to_lowercase)
-        .any(|w| labels.pseudonym(&w).is_some() && !vocabulary::is_common(&w))
+        .map(word::lower)
+        .any(|w| {
+            let is_real = labels.pseudonym(&*w).is_some() && labels.real(&*w).is_none();
+            is_real && !vocabulary::is_common(&w)
+        })
         .then_some("name")
 }
 
@@ -251,6 +289,7 @@ fn marker(text: &str) -> Option<&'static str> {
     ];
     let tail = |rest: &str| {
         rest.bytes()
+            .take(LONGEST_PROSE)
             .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
             .count()
     };
@@ -297,7 +336,8 @@ fn keyed_value(text: &str) -> Option<&'static str> {
             return false;
         };
         let value = value.trim_start_matches([' ', '\t', '"', '\'', '=', '>', '\\']);
-        let word = value
+        let near: String = value.chars().take(LONGEST_PROSE).collect();
+        let word = near
             .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}' | ']' | '\\'))
             .next()
             .unwrap_or_default();
@@ -323,8 +363,12 @@ fn url_password(text: &str) -> Option<&'static str> {
             .next()
             .unwrap_or_default();
         let user = authority.split_once('@').map_or("", |(user, _)| user);
-        user.split_once(':')
-            .is_some_and(|(_, password)| !password.is_empty() && !user.starts_with("[redacted"))
+        user.split_once(':').is_some_and(|(_, password)| {
+            !password.is_empty() && !user.contains("[redacted") && !user.contains("[email:")
+        })
     });
     found.then_some("url")
 }
+
+/// More than this is not looked at behind a key: no word of prose is longer, no marker needs more.
+const LONGEST_PROSE: usize = 64;

@@ -127,12 +127,18 @@ impl Map {
     }
 
     pub(crate) fn label(&mut self, real: String, pseudonym: String) {
+        if real.len() > LONGEST {
+            return;
+        }
         let key = real.to_lowercase();
         let new = self.labels.learn(key, real, pseudonym, self.generation);
         self.revision += u64::from(new);
     }
 
     pub(crate) fn token(&mut self, real: String, pseudonym: String) {
+        if real.len() > LONGEST {
+            return;
+        }
         let new = self
             .tokens
             .learn(real.clone(), real, pseudonym, self.generation);
@@ -183,6 +189,9 @@ impl Map {
             + self.tokens.evict(before)
     }
 }
+
+/// Bytes of a text that can be revealed; what is longer is no name, and would let a stranger fill the memory.
+const LONGEST: usize = 1024;
 
 #[cfg(test)]
 mod tests {

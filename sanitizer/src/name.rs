@@ -66,7 +66,10 @@ pub(crate) fn reveal(
     let real: Option<Vec<String>> = parts
         .iter()
         .zip(labels_that_stay(keyed, &parts))
-        .map(|(part, stays)| label(part).or_else(|| stays.then(|| (*part).to_owned())))
+        .map(|(part, stays)| {
+            let is_own = || stays || one_label(keyed, part, &mut |_| {}) == **part;
+            label(part).or_else(|| is_own().then(|| (*part).to_owned()))
+        })
         .collect();
     let head = real?.join(".");
     match zone {
@@ -209,7 +212,9 @@ fn labels_that_stay(keyed: &Pseudonyms, parts: &[&str]) -> Vec<bool> {
     } else {
         usize::from(vocabulary::is_special_use(last))
     };
-    for (n, _) in lower.iter().enumerate().take(count) {
+    // A duty says nothing only if something behind it says whose.
+    let suffix = public;
+    for n in count.saturating_sub(KEPT_LABELS)..count {
         if keyed.policy.keep_names.contains(&lower[n..count].join(".")) {
             public = public.max(count - n);
         }
@@ -221,6 +226,7 @@ fn labels_that_stay(keyed: &Pseudonyms, parts: &[&str]) -> Vec<bool> {
             label.is_empty()
                 || label == "*"
                 || n >= count.saturating_sub(public)
+                || n + 1 < count.saturating_sub(suffix) && vocabulary::is_duty(label)
                 || vocabulary::is_service_label(label)
         })
         .collect()
@@ -249,10 +255,13 @@ pub(crate) fn one_label(
         }
         None => host(keyed, label),
     };
-    replaced(Replaced::Label {
-        real: label.to_owned(),
-        pseudonym: pseudonym.clone(),
-    });
+    // An address that stays leaves nothing private in its label.
+    if pseudonym != label {
+        replaced(Replaced::Label {
+            real: label.to_owned(),
+            pseudonym: pseudonym.clone(),
+        });
+    }
     pseudonym
 }
 
@@ -275,6 +284,9 @@ fn around_dashed(keyed: &Pseudonyms, text: &str) -> String {
 
 /// Finds an address written with dashes (`ip-192-168-1-7`) in a label.
 pub(crate) fn dashed(label: &str) -> Option<(&str, Ipv4Addr, &str)> {
+    if label.len() > LONGEST_LABEL {
+        return None;
+    }
     let starts = label.char_indices().filter(|&(at, c)| {
         c.is_ascii_digit() && !label[..at].ends_with(|p: char| p.is_ascii_digit())
     });
@@ -322,6 +334,10 @@ pub(crate) fn decimal(text: &str) -> Option<u8> {
 }
 
 const PREFIX: &str = "host-";
+/// Longer than any label or host name (RFC 1035 section 2.3.4).
+const LONGEST_LABEL: usize = 255;
+/// Labels of a name in the policy.
+const KEPT_LABELS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -339,6 +355,8 @@ mod tests {
 
     #[test]
     fn names_share_their_parent_after_as_before() {
+        assert!(of("mail.acme.com").starts_with("mail.host-"));
+        assert!(of("mail.com").starts_with("host-") && of("mail").starts_with("host-"));
         let (a, c) = (of("a.b.acme.com"), of("c.b.acme.com"));
         assert_ne!(a, c);
         assert_eq!(a.split_once('.').unwrap().1, c.split_once('.').unwrap().1);

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// ANSI sequences and invisible characters removed, other control characters shown as `\u{7}`, compatibility forms
-/// (full-width digits, ligatures) as their plain ones (NFKC, UAX #15).
+/// ANSI sequences and invisible characters removed, other control characters shown as `\u{7}`, text composed (NFC,
+/// UAX #15), forms that only look different folded (NFKC).
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     let is_plain = |b: u8| (0x20..0x7f).contains(&b) || b == b'\n' || b == b'\t' || b == b'\r';
     if text.bytes().all(is_plain) {
@@ -15,7 +15,20 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     }
     let visible = without_escapes(text);
     let mut plain = String::with_capacity(visible.len());
-    for c in visible.chars().filter(|c| !is_invisible(*c)).nfkc() {
+    let folded = visible
+        .chars()
+        .filter(|c| !is_invisible(*c))
+        .nfc()
+        .flat_map(|c| {
+            // Folding more than these (superscripts, fractions) would glue digits to the number before them.
+            let (folds, stays) = if is_other_form(c) {
+                (Some(c), None)
+            } else {
+                (None, Some(c))
+            };
+            folds.into_iter().nfkc().chain(stays)
+        });
+    for c in folded {
         if c.is_control() && !matches!(c, '\n' | '\t' | '\r') {
             // Writing to a String can't fail.
             write!(plain, "\\u{{{:x}}}", u32::from(c)).ok();
@@ -74,6 +87,11 @@ fn without_escapes(text: &str) -> String {
     out
 }
 
+/// Full-width forms, mathematical letters and digits, segmented digits, Latin ligatures: written otherwise, read alike.
+fn is_other_form(c: char) -> bool {
+    matches!(u32::from(c), 0xff01..=0xff5e | 0xff61 | 0x1d400..=0x1d7ff | 0x1fbf0..=0x1fbf9 | 0xfb00..=0xfb06)
+}
+
 /// Zero-width, bidirectional, tag and filler characters, variation selectors.
 fn is_invisible(c: char) -> bool {
     matches!(u32::from(c),
@@ -95,6 +113,7 @@ mod tests {
             ("\u{1b}]0;title\u{7}x", "x"),
             ("\u{1b}]0;never ends\nx", "\nx"),
             ("a\u{202e}b", "ab"),
+            ("10.0.0.1\u{b2}", "10.0.0.1\u{b2}"),
             ("\u{e0041}x", "x"),
             ("a\u{0}b\u{7}", "a\\u{0}b\\u{7}"),
             ("M\u{fc}ller\n\t", "M\u{fc}ller\n\t"),

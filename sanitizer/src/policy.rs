@@ -23,7 +23,7 @@ pub struct Policy {
     /// Addresses that stay: the well-known public resolvers. An address that shares bits with one of them keeps these
     /// bits, since the prefix relation is kept towards addresses that stay, too: keep the list short.
     pub keep_addresses: BTreeSet<IpAddr>,
-    /// Names that stay, with all names under them, lower case: nobody's own.
+    /// Names that stay, lower case: nobody's own. What stands in front of them is replaced.
     pub keep_names: BTreeSet<String>,
     /// Most values the map holds; the least recently seen go first.
     pub map_entries: usize,
@@ -39,14 +39,28 @@ impl Default for Policy {
                 .map(|&octets| IpAddr::V4(Ipv4Addr::from(octets)))
                 .chain(RESOLVERS6.iter().map(|&s| IpAddr::V6(Ipv6Addr::from(s))))
                 .collect(),
-            keep_names: ["example", "example.com", "example.net", "example.org"]
-                .map(str::to_owned)
-                .into(),
+            keep_names: EVERYBODYS.map(str::to_owned).into(),
             // 100 to 150 bytes each; one record has at most a few thousand.
             map_entries: 32_768,
         }
     }
 }
+
+/// For documentation (RFC 2606), and what every device of a kind asks for.
+const EVERYBODYS: [&str; 12] = [
+    "debian.org",
+    "example",
+    "example.com",
+    "example.net",
+    "example.org",
+    "iana.org",
+    "ietf.org",
+    "kernel.org",
+    "openwrt.org",
+    "pool.ntp.org",
+    "root-servers.net",
+    "rfc-editor.org",
+];
 
 /// Cloudflare, Google, Quad9, Cisco `OpenDNS`.
 const RESOLVERS4: [[u8; 4]; 8] = [

@@ -9,7 +9,7 @@ use regex_automata::util::syntax;
 
 use crate::context::CONTEXTS;
 use crate::exchange::{Exchange as _, Forward};
-use crate::secret::{SECRETS, SecretKind, looks_random};
+use crate::secret::{SECRETS, SecretKind};
 use crate::token::TokenKind;
 use crate::vocabulary;
 
@@ -39,8 +39,6 @@ pub(crate) enum Guard {
     NotProse,
     /// Only if it has a digit ("serial console" is no serial number).
     HasDigit,
-    /// Only if it looks random.
-    Random,
     /// Not if it is a keyword, a system's account or an interface.
     NotCommon,
     /// Not if one of the words says that this is a sentence or a line of `ip`.
@@ -55,35 +53,70 @@ pub(crate) struct Replacement {
 
 /// Finds everything that the rules know, in order, without overlap.
 pub(crate) fn find(text: &str, forward: &mut Forward<'_>) -> Vec<Replacement> {
+    let mut found = Vec::new();
+    scan(text, 0..text.len(), NESTED, forward, &mut found);
+    found
+}
+
+fn scan(
+    text: &str,
+    part: Range<usize>,
+    nested: u8,
+    forward: &mut Forward<'_>,
+    found: &mut Vec<Replacement>,
+) {
     let regex = &*COMPILED;
     let mut captures = regex.create_captures();
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        regex.search_captures(&Input::new(text).range(at..), &mut captures);
+    let mut at = part.start;
+    while at < part.end {
+        let rest = at..part.end;
+        regex.search_captures(&Input::new(text).range(rest), &mut captures);
         let (Some(pattern), Some(whole)) = (captures.pattern(), captures.get_match()) else {
             break;
         };
         let rule = rules().nth(pattern.as_usize());
-        let groups = (1..captures.group_len()).find_map(|n| captures.get_group(n));
-        let span = groups.map_or_else(|| whole.range(), |g| g.start..g.end);
-        let span = on_boundaries(text, trimmed(text, span, groups.is_some()));
-        at = match rule.and_then(|r| apply(r, text, &span, forward)) {
-            Some(replacement) => {
-                found.push(Replacement {
-                    range: span.clone(),
-                    text: replacement,
-                });
-                span.end.max(whole.start() + 1)
-            }
+        let group = (1..captures.group_len()).find_map(|n| captures.get_group(n));
+        let span = group.map_or_else(|| whole.range(), |g| g.start..g.end);
+        let span = on_boundaries(text, trimmed(text, span, group.is_some()));
+        let replacement = rule.and_then(|r| apply(r, text, &span, forward));
+        let next = match (&replacement, rule.map(|r| r.guard)) {
+            // Long values that were looked at once; looking into them again would not be linear.
+            (Some(_), _) | (None, Some(Guard::HasDigit)) => span.end,
             // What stands behind the key may be a match of its own.
-            None => span.start.max(whole.start() + 1),
+            (None, _) => span.start,
         };
+        // Before the value there may be others, if its key is far away ("set … key …").
+        let end = key_start(text, whole.start()..span.start);
+        if nested > 0 && whole.start() < end {
+            scan(text, whole.start()..end, nested - 1, forward, found);
+        }
+        if let Some(with) = replacement {
+            found.push(Replacement {
+                range: span,
+                text: with,
+            });
+        }
+        at = next.max(whole.start() + 1);
         while !text.is_char_boundary(at) {
             at += 1;
         }
     }
-    found
+}
+
+/// Where the key of a value begins: the last word before it, but for signs, numbers and kinds of a secret.
+fn key_start(text: &str, before: Range<usize>) -> usize {
+    let mut rest = text.get(before.clone()).unwrap_or_default();
+    loop {
+        rest = rest.trim_end();
+        let word = rest
+            .rfind(char::is_whitespace)
+            .map_or(rest, |at| &rest[at + 1..]);
+        rest = &rest[..rest.len() - word.len()];
+        let is_key = word.bytes().any(|b| b.is_ascii_alphabetic()) && !SECRET_TYPES.contains(&word);
+        if word.is_empty() || is_key {
+            return before.start + rest.len();
+        }
+    }
 }
 
 fn apply(
@@ -102,6 +135,8 @@ fn apply(
             Some(kind.redacted())
         }
         Action::Token(kind) => forward.token(kind, value),
+        // A mail address is a value of its own.
+        Action::Name if text[span.end..].starts_with('@') => None,
         Action::Name => Some(forward.certain_name(value)),
         Action::Names => {
             let names = value.split_inclusive([' ', '\t']);
@@ -124,13 +159,13 @@ fn apply(
 
 fn counts(guard: Guard, value: &str) -> bool {
     let word = value
-        .trim_end_matches(['.', ',', ';', ':', '!', '?'])
+        .trim_start_matches('(')
+        .trim_end_matches(['.', ',', ';', ':', '!', '?', ')'])
         .to_lowercase();
     match guard {
         Guard::Always => true,
         Guard::NotProse => !vocabulary::is_prose(&word),
         Guard::HasDigit => value.bytes().any(|b| b.is_ascii_digit()),
-        Guard::Random => looks_random(value),
         Guard::NotCommon => !vocabulary::is_common(&word) && word.parse::<f64>().is_err(),
         Guard::HostLine => !word.split([' ', '\t']).any(vocabulary::is_line_keyword),
     }
@@ -188,3 +223,16 @@ pub(crate) fn compile(patterns: &[&str]) -> Regex {
 
 /// Bytes for the lazily built automaton; beyond it starts over.
 const DFA_CACHE: usize = 4 << 20;
+
+/// What may stand between a key and its secret.
+const SECRET_TYPES: [&str; 7] = [
+    "md5",
+    "text",
+    "encrypted",
+    "clear",
+    "plaintext",
+    "ascii-text",
+    "is",
+];
+/// How often the text before a value is looked at again.
+const NESTED: u8 = 2;

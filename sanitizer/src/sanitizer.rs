@@ -68,7 +68,13 @@ impl Sanitizer {
         mut value: T,
     ) -> Result<Sanitized<T>, Withheld> {
         let mut forward = self.forward();
-        value.visit_private(&mut Learn(&mut forward));
+        let mut learned = Counts::default();
+        value.visit_private(&mut Learn(&mut Forward {
+            keyed: forward.keyed,
+            map: &mut *forward.map,
+            // Nothing is replaced yet.
+            counts: &mut learned,
+        }));
         value.visit_private(&mut Replace(&mut forward));
         value.visit_private(&mut ReplaceWords(&mut forward));
         let scanned = self.scan(&mut value);

@@ -2,6 +2,8 @@
 //!
 //! Forms as they stand in OpenWrt, Linux, Cisco IOS, Juniper, `MikroTik` and `VyOS` configurations, in JSON, and in logs.
 
+use std::ops::Range;
+
 use crate::rule::{Action, Guard, Rule};
 
 /// The kind that stands in `[redacted:kind]`.
@@ -38,9 +40,29 @@ impl SecretKind {
     }
 }
 
+/// What looks random and has no other reason to be there: the long words of a part of a text for which it holds.
+pub(crate) fn random_words(text: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    const LEAST: usize = 20;
+    let mut at = part.start;
+    std::iter::from_fn(move || {
+        let bytes = text.as_bytes();
+        let of_word =
+            |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'_' | b'-' | b'=');
+        while at < part.end {
+            let start = at;
+            at += bytes[at..part.end].iter().take_while(of_word).count();
+            if at - start >= LEAST && text.get(start..at).is_some_and(looks_random) {
+                return Some(start..at);
+            }
+            at += usize::from(at == start);
+        }
+        None
+    })
+}
+
 /// True for what a random generator writes in base64 and what people don't write: letters of both cases and digits
 /// that change places often.
-pub(crate) fn looks_random(value: &str) -> bool {
+fn looks_random(value: &str) -> bool {
     let class = |b: u8| match b {
         b'a'..=b'z' => 0_u8,
         b'A'..=b'Z' => 1,
@@ -60,9 +82,11 @@ pub(crate) fn looks_random(value: &str) -> bool {
     has(0) && has(1) && digits >= 2 && distinct >= 12 && changes * 5 >= bytes.len() * 2
 }
 
+/// A value: in quotes, in escaped quotes, or without any; a quote that never closes lasts to the end of the line, since
+/// text may have been cut.
 macro_rules! value {
     () => {
-        r#"(?:"((?:[^"\\\r\n]|\\.)*)"|'((?:[^'\\\r\n]|\\.)*)'|\\"([^"\\\r\n]*)\\"|([^\s"']\S*))"#
+        r#"(?m:"((?:[^"\\\r\n]|\\.)*)(?:"|\\?\r?$)|'((?:[^'\\\r\n]|\\.)*)(?:'|\\?\r?$)|\\"([^"\\\r\n]*)(?:\\"|\\?\r?$)|([^\s"']\S*))"#
     };
 }
 
@@ -176,7 +200,7 @@ pub(crate) const SECRETS: &[Rule] = &[
     ),
     // Shorter words are keys only with an equals sign close by, or quoted as JSON's.
     secret(
-        concat!(r"(?i)\b(?:token|pass|pwd|key\d?|otp|totp)=", value!()),
+        concat!(r"\b(?:(?i:token|pass|key\d?|otp|totp)|pwd|Pwd)=", value!()),
         SecretKind::Password,
         Guard::NotProse,
     ),
@@ -184,6 +208,15 @@ pub(crate) const SECRETS: &[Rule] = &[
         concat!(
             r#"(?i)["'](?:token|pass|pwd|key\d?|otp)\\?["'][ \t]*:[ \t]*"#,
             r#"(?:"((?:[^"\\\r\n]|\\.)*)"|\\"([^"\\\r\n]*)\\")"#
+        ),
+        SecretKind::Password,
+        Guard::NotProse,
+    ),
+    // key: value of YAML, at the start of a line only: in the middle it is prose.
+    secret(
+        concat!(
+            r"(?im)^[ \t+-]*(?:token|pass|pwd|key\d?|pin)[ \t]*:[ \t]+",
+            value!()
         ),
         SecretKind::Password,
         Guard::NotProse,
@@ -220,7 +253,15 @@ pub(crate) const SECRETS: &[Rule] = &[
     // Lines of routers' configurations where "key" or "md5" is a secret's.
     secret(
         concat!(
-            r"(?im)^[ \t+-]*(?:crypto|tacacs|radius|ntp|ip ospf|ip rip|neighbor|standby|vrrp|server|key|area|isis|aaa|set|authentication|address|pre-shared-key)[^\r\n]*?[ \t](?:key|md5|key-string|authentication|hmac-sha-\d+)[ \t]+(?:(?:\d{1,2}|md5|text|encrypted|clear|0x)[ \t]+)*",
+            r"(?im)^[ \t+-]*(?:crypto|tacacs|radius|ntp|ip ospf|ip rip|neighbor|standby|vrrp|server|key|area|isis|aaa|set|authentication|address|pre-shared-key)[^\r\n]*?[ \t](?:key|md5|key-string|hmac-sha-\d+)[ \t]+(?:(?:\d{1,2}|md5|text|encrypted|clear|0x)[ \t]+)*",
+            value!()
+        ),
+        SecretKind::Password,
+        Guard::NotProse,
+    ),
+    secret(
+        concat!(
+            r"(?im)^[ \t+-]*(?:standby|vrrp)[ \t]+\d+[ \t]+authentication[ \t]+(?:text[ \t]+)?",
             value!()
         ),
         SecretKind::Password,
@@ -229,7 +270,7 @@ pub(crate) const SECRETS: &[Rule] = &[
     // password 7 0822…, secret 9 $9$…, encrypted-password "…", pre-shared-key ascii-text "…", "password is …".
     secret(
         concat!(
-            "(?i)(?:--)?",
+            r"(?i)(?:\b|_|--)",
             secret_words!(),
             r"(?:[ \t]+is)?[ \t]+(?:(?:\d{1,2}|encrypted|hashed|plaintext|clear(?:text)?|sha\d{1,3}|md5|pbkdf2|ascii-text|ascii|hexadecimal|hex|level \d{1,2}|for \S+ is)[ \t]+){0,2}",
             value!()
@@ -253,11 +294,5 @@ pub(crate) const SECRETS: &[Rule] = &[
         r"(?i)<(?:[a-z0-9_:-]{0,30}(?:password|passwd|passphrase|secret|psk|token|community|sharedkey|keymaterial))(?:[ \t][^<>]*)?>([^<\r\n]+)<",
         SecretKind::Password,
         Guard::Always,
-    ),
-    // What looks random and has no other reason to be there.
-    secret(
-        r"[A-Za-z0-9+/_-]{20,}={0,2}",
-        SecretKind::Entropy,
-        Guard::Random,
     ),
 ];

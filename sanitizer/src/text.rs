@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::exchange::{Backward, Exchange, Forward};
 use crate::plain::plain;
 use crate::rule::{self, Replacement};
+use crate::secret::{SecretKind, random_words};
 use crate::shape;
 
 /// Replaces what is private in a text. Names that are learned on the way are replaced in it by [`crate::word`].
@@ -13,12 +14,27 @@ pub(crate) fn sanitize(text: &str, forward: &mut Forward<'_>) -> String {
     let mut all = Vec::new();
     let mut at = 0;
     for by_rule in rule::find(text, forward) {
-        all.extend(shape::exchange(text, at..by_rule.range.start, forward));
+        between(text, at..by_rule.range.start, forward, &mut all);
         at = by_rule.range.end;
         all.push(by_rule);
     }
-    all.extend(shape::exchange(text, at..text.len(), forward));
+    between(text, at..text.len(), forward, &mut all);
     splice(text, &all)
+}
+
+/// What no rule found: words that look random, and shapes.
+fn between(text: &str, part: Range<usize>, forward: &mut Forward<'_>, all: &mut Vec<Replacement>) {
+    let mut at = part.start;
+    for range in random_words(text, part.clone()) {
+        all.extend(shape::exchange(text, at..range.start, forward));
+        at = range.end;
+        forward.counts.replaced(SecretKind::Entropy.word());
+        all.push(Replacement {
+            range,
+            text: SecretKind::Entropy.redacted(),
+        });
+    }
+    all.extend(shape::exchange(text, at..part.end, forward));
 }
 
 /// Puts real values in the place of the pseudonyms that the map knows.

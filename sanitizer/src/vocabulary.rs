@@ -40,6 +40,12 @@ pub(crate) fn is_service_label(label: &str) -> bool {
     SERVICE.contains(label)
 }
 
+/// True for a label that says what a host does, in front of the name that says whose it is.
+pub(crate) fn is_duty(label: &str) -> bool {
+    static DUTY: Words = LazyLock::new(|| words(&[DUTIES]));
+    DUTY.contains(label)
+}
+
 /// True for a word that providers put before a dashed address.
 pub(crate) fn is_host_prefix(word: &str) -> bool {
     static PREFIX: Words = LazyLock::new(|| words(&[HOST_PREFIXES]));
@@ -55,8 +61,16 @@ pub(crate) fn is_system_user(word: &str) -> bool {
 /// True for a word that is never replaced where it stands alone in text, even if somebody's host is called so, and
 /// that is no secret behind a key: keywords of networking and configuration, common English.
 pub(crate) fn is_common(word: &str) -> bool {
-    static COMMON: Words =
-        LazyLock::new(|| words(&[ENGLISH, TECHNICAL, SYSTEM_USERS, SPECIAL_USE, HOST_PREFIXES]));
+    static COMMON: Words = LazyLock::new(|| {
+        words(&[
+            ENGLISH,
+            TECHNICAL,
+            SYSTEM_USERS,
+            SPECIAL_USE,
+            HOST_PREFIXES,
+            DUTIES,
+        ])
+    });
     COMMON.contains(word) || is_interface_name(word)
 }
 
@@ -95,7 +109,7 @@ pub(crate) fn is_interface_name(word: &str) -> bool {
 }
 
 const INTERFACES: &str = "eth wlan wan lan br bond team vlan veth tun tap wg ppp pppoe-wan sit gre gretap ip6gre ip6tnl vti \
-    vxlan dummy ifb macvlan macvtap ipvlan usb wwan lte dsl atm nas radio phy ap sta mesh mon swp sw port ge fe xe if l2tp tunl rmnet can";
+    vxlan dummy ifb macvlan macvtap ipvlan usb wwan lte dsl atm radio phy ap sta mesh mon swp sw port ge fe xe if l2tp tunl rmnet can";
 
 const SPECIAL_USE: &str = "localhost localdomain local lan home internal intranet private corp test example invalid onion \
     arpa in-addr ip6 localhost4 localhost6 localdomain4 localdomain6 ip6-localhost ip6-loopback ip6-allnodes \
@@ -103,7 +117,9 @@ const SPECIAL_USE: &str = "localhost localdomain local lan home internal intrane
 
 const SERVICE_LABELS: &str = "_tcp _udp _dns _dns-sd _services _sub _http _https _ipp _ipps _printer _ssh _sftp-ssh _smb _ntp \
     _sip _sips _ldap _ldaps _kerberos _kpasswd _xmpp-client _xmpp-server _imap _imaps _submission _domainkey _dmarc _mta-sts \
-    _acme-challenge _airplay _raop _googlecast _hap _matter _workstation _device-info lb b db r dr";
+    _acme-challenge _airplay _raop _googlecast _hap _matter _workstation _device-info";
+
+const DUTIES: &str = "www mail smtp imap pop3 ftp ntp time dns ns ns1 ns2 ns3 ns4 mx mx1 mx2 pool api cdn vpn wpad autodiscover";
 
 const HOST_PREFIXES: &str = "ip ip4 ipv4 host dhcp dyn dynamic dsl adsl vdsl pool static cpe client customer cust node nat user \
     ppp pppoe broadband cable fiber ftth addr rev reverse unassigned ec2 compute vm srv server net";
@@ -129,7 +145,9 @@ const GENERIC: &str = "com net org edu gov mil int info biz name pro aero asia c
     email hosting host website space page world life group company berlin hamburg koeln wien london paris nyc tokyo \
     bayern nrw ruhr saarland swiss gmbh ngo ong bank insurance law legal consulting media news today center academy";
 
-const ENGLISH: &str = "a about accepted after again all also an and any are as at auth authentication be because been before \
+const ENGLISH: &str = "a about accepted add after edit list print remove show aging ages algorithm algorithms bad based changes changing database encryption \
+    entries entry expiry files generator good hash hashes hashing length login prompts quality recovery rules store \
+    strength string text then using verification were again all also an and any are as at auth authentication be because been before \
     being both but by can cannot change changed check closed connect connected connection could default deleted denied \
     did disabled do does done down during each either empty enabled error even expired expires failed failure false field \
     file find first for found from full get given good had has have here hidden how if ignored in incorrect into invalid \

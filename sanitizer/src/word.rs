@@ -1,63 +1,74 @@
 //! Names learned elsewhere (leases, search domains, logins) are replaced wherever they stand, also as a part of a word:
 //! `anna` in `Annas-iPhone`.
 
+use std::borrow::Cow;
+
 use crate::exchange::{Exchange as _, Forward};
 use crate::map::Map;
 use crate::rule::Replacement;
+use crate::shape::known_bare_mac;
 use crate::text::splice;
 use crate::{name, vocabulary};
 
-/// Replaces learned names in a text that passed everything else.
+/// Replaces what was learned meanwhile in a text that passed everything else: names, and MAC addresses that look like
+/// numbers.
 pub(crate) fn sanitize(text: &str, forward: &mut Forward<'_>) -> String {
-    if forward.map.labels.is_empty() {
-        return text.to_owned();
-    }
     let mut found = Vec::new();
     for (at, word) in words(text) {
-        if holds_learned_name(word, forward.map) {
-            found.push(Replacement {
-                range: at..at + word.len(),
-                text: forward.certain_name(word),
-            });
+        let replaced = if holds_learned_name(word, forward.map) {
+            Some(forward.certain_name(word))
+        } else {
+            known_bare_mac(word, forward)
+        };
+        if let Some(text) = replaced {
+            let range = at..at + word.len();
+            found.push(Replacement { range, text });
         }
     }
-    if found.is_empty() {
-        text.to_owned()
-    } else {
-        splice(text, &found)
-    }
+    splice(text, &found)
 }
 
 /// The words of a text with their places: letters and digits of any script, dashes and underscores between them.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
     let mut at = 0;
     std::iter::from_fn(move || {
-        let bytes = text.as_bytes();
-        let part = |b: u8| b.is_ascii_alphanumeric() || b >= 0x80 || b == b'-' || b == b'_';
-        at += bytes[at..].iter().take_while(|b| !part(**b)).count();
-        let length = bytes[at..].iter().take_while(|b| part(**b)).count();
-        let start = at;
-        at += length;
-        (length > 0).then(|| (start, &text[start..at]))
+        let start = at + text[at..].find(is_part)?;
+        let length = text[start..].find(|c| !is_part(c));
+        at = length.map_or(text.len(), |length| start + length);
+        Some((start, &text[start..at]))
     })
 }
 
 /// True if the word, or a part of it between dashes or at a change of case, is a learned name or its genitive.
 pub(crate) fn holds_learned_name(word: &str, map: &Map) -> bool {
-    if !(LEAST..=MOST).contains(&word.len()) || name::is_pseudonym(word) {
+    if map.labels.is_empty() {
         return false;
     }
-    let lower = word.to_lowercase();
-    if is_learned(&lower, map) {
+    let is_pseudonym = name::is_pseudonym(word) || map.labels.real(word).is_some();
+    if !(LEAST..=MOST).contains(&word.len()) || is_pseudonym {
+        return false;
+    }
+    let whole = lower(word);
+    if is_learned(&whole, map) {
         return true;
     }
     parts(word).any(|part| {
-        let lower = part.to_lowercase();
+        let lower = lower(part);
         let stem = lower.strip_suffix('s').unwrap_or(&lower);
-        let names = [lower.as_str(), stem];
-        part.len() < word.len().max(stem.len() + 2)
-            && names.iter().any(|n| n.len() > LEAST && is_learned(n, map))
+        let names = [&*lower, stem];
+        names.iter().any(|n| n.len() > LEAST && is_learned(n, map))
     })
+}
+
+/// Lower case, without a copy where it is that already.
+pub(crate) fn lower(word: &str) -> Cow<'_, str> {
+    let is_lower = |b: u8| b.is_ascii() && !b.is_ascii_uppercase();
+    if word.bytes().all(is_lower) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(word.to_lowercase())
+    }
 }
 
 fn is_learned(lower: &str, map: &Map) -> bool {

@@ -69,7 +69,7 @@ impl Fault {
                 nft(
                     lab,
                     &lab.isp,
-                    "table netdev dead { chain in { type filter hook ingress device cpe priority 0; drop; } }",
+                    "table netdev dead {\n chain in {\n type filter hook ingress device cpe priority 0\n drop\n }\n}\n",
                 )?;
                 lab.device.ip(&format!("neighbour flush to {GATEWAY}"))?;
             }
@@ -78,9 +78,10 @@ impl Fault {
                 nft(
                     lab,
                     &lab.isp,
-                    "table ip hole { chain forward { type filter hook forward priority 0; ip length > 1400 drop; } \
-                     chain output { type filter hook output priority 0; icmp type destination-unreachable drop; } \
-                     chain input { type filter hook input priority 0; ip length > 1400 drop; } }",
+                    "table ip hole {\n\
+                     chain forward {\n type filter hook forward priority 0\n ip length > 1400 drop\n }\n\
+                     chain output {\n type filter hook output priority 0\n icmp type destination-unreachable drop\n }\n\
+                     chain input {\n type filter hook input priority 0\n ip length > 1400 drop\n }\n}\n",
                 )?;
             }
             Self::DuplicateAddress => drop(lab.lan.ip("address add 192.168.77.1/32 dev eth0")?),

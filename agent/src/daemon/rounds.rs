@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::state::State;
 use crate::collect::{Changed, Collector, NetEvent};
 use crate::control::Connection;
-use crate::{analyze, sanitize};
+use crate::{analyze, clock, sanitize};
 
 /// Rounds that the expert sees at once: enough for "since" and for deltas.
 const REMEMBERED: usize = 6;
@@ -79,7 +79,7 @@ impl Rounds {
             self.history.pop_front();
         }
         self.judge();
-        let kept = { self.lock().keep() };
+        let kept = { self.lock().keep(clock::since_boot()) };
         if let Err(error) = kept {
             tracing::warn!(%error, "the map of pseudonyms is not on storage: it is kept in memory");
         }

@@ -3,10 +3,15 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aizen_sanitizer::{Sanitizer, SealError};
 use atomic_write_file::AtomicWriteFile;
 
+use crate::clock::BootTime;
+
+/// Between two writes.
+const REST: Duration = Duration::from_secs(60);
 /// Largest sealed map that is read back, bytes.
 const MOST: u64 = 32 << 20;
 
@@ -31,6 +36,7 @@ pub enum VaultError {
 pub struct Vault {
     path: PathBuf,
     kept: u64,
+    tried: Option<BootTime>,
 }
 
 impl Vault {
@@ -55,19 +61,25 @@ impl Vault {
         }
         Self {
             kept: sanitizer.revision(),
+            tried: None,
             path,
         }
     }
 
-    /// Writes the map if it grew since the last time.
+    /// Writes the map if it grew and the last write rests long enough: flash wears out, and a full disk is not asked
+    /// again at once.
     ///
     /// # Errors
     /// [`VaultError`].
-    pub fn keep(&mut self, sanitizer: &Sanitizer) -> Result<(), VaultError> {
+    pub fn keep(&mut self, sanitizer: &Sanitizer, now: BootTime) -> Result<(), VaultError> {
         let revision = sanitizer.revision();
-        if revision == self.kept {
+        let rests = self
+            .tried
+            .is_none_or(|at| now.0.saturating_sub(at.0) >= REST);
+        if revision == self.kept || !rests {
             return Ok(());
         }
+        self.tried = Some(now);
         let sealed = sanitizer.seal_map()?;
         let written = AtomicWriteFile::open(&self.path).and_then(|mut file| {
             file.write_all(&sealed)?;
@@ -106,7 +118,7 @@ mod tests {
         let mut first = sanitizer();
         let mut vault = Vault::open(path.clone(), &mut first);
         let told = first.sanitize_text("10.1.2.3").get().0.clone();
-        vault.keep(&first).unwrap();
+        vault.keep(&first, BootTime(Duration::ZERO)).unwrap();
         let stored = fs::read(&path).unwrap();
         assert!(!stored.windows(8).any(|w| w == b"10.1.2.3"));
         let mut second = sanitizer();
@@ -126,7 +138,7 @@ mod tests {
         let mut vault = Vault::open(path.clone(), &mut again);
         assert!(path.with_extension("damaged").exists());
         again.sanitize_text("10.1.2.3");
-        vault.keep(&again).unwrap();
+        vault.keep(&again, BootTime(Duration::ZERO)).unwrap();
         assert!(path.exists());
     }
 }

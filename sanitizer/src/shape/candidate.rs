@@ -9,8 +9,8 @@ pub(super) enum Found {
     Value(Range<usize>, String),
     /// Nothing up to here.
     Nothing(usize),
-    /// No name, but there may be a value inside.
-    LookInside,
+    /// No name, but there may be a value up to here.
+    LookInside(usize),
 }
 
 /// A match in its surroundings.
@@ -60,7 +60,11 @@ impl Candidate<'_> {
     pub(super) fn length(&self, width: u8) -> Option<(u8, usize)> {
         let rest = self.after().strip_prefix(b"/")?;
         let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-        if digits > 3 || self.end + 1 + digits > self.to {
+        let goes_on = matches!(
+            rest.get(digits..),
+            Some([b'.', b'0'..=b'9', ..] | [b'a'..=b'z' | b'A'..=b'Z', ..])
+        );
+        if digits > 3 || goes_on || self.end + 1 + digits > self.to {
             return None;
         }
         let length: u8 = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;

@@ -64,7 +64,7 @@ pub(super) fn address6(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
         .after()
         .first()
         .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    if starts_inside || word_follows && !value.ends_with(':') {
+    if starts_inside {
         return c.behind(':');
     }
     // A sentence's colon may follow the address.
@@ -76,13 +76,20 @@ pub(super) fn address6(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     let Ok((address, written)) = parsed else {
         return c.behind(':');
     };
-    if word_follows && written.len() == value.len() {
+    // `ab::cd` in a longer word is a path of some program.
+    let is_path = word_follows && !written.bytes().any(|b| b.is_ascii_digit());
+    if is_path && written.len() == value.len() {
         return c.behind(':');
     }
     let c = &Candidate {
         end: c.start + written.len(),
         ..*c
     };
+    // Numbers between colons, and a path: a line of passwd(5).
+    let path_follows = matches!(c.after(), [b'/', b'a'..=b'z' | b'A'..=b'Z', ..]);
+    if c.before().ends_with(b":") && written.ends_with("::") && path_follows {
+        return c.nothing();
+    }
     match c.length(128) {
         Some((length, end)) => {
             let prefix = values.prefix(Prefix {

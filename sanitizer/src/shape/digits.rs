@@ -16,16 +16,19 @@ pub(super) fn digits(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     let glued = followed || c.is_inside_word() && !after_0x;
     // A group of a UUID, or of a longer dashed number.
     let dashes = c.before().last() == Some(&b'-') || c.after().first() == Some(&b'-');
-    if glued || dashes {
-        return c.nothing();
+    let goes_on = matches!(c.after(), [b'.', b'0'..=b'9', ..]);
+    if glued || dashes || goes_on {
+        // The last digits may be the first ones of an address.
+        let tail = value.bytes().rev().take_while(u8::is_ascii_digit).count();
+        return Found::Nothing(c.end - tail.min(3));
     }
     let swapped = match value.len() {
         8..=10 => number(value, values).or_else(|| hexadecimal4(value, values)),
         12 => {
-            let mixed = value.bytes().any(|b| b.is_ascii_alphabetic())
-                && value.bytes().any(|b| b.is_ascii_digit());
+            // Twelve decimal digits are a counter, and behind 0x they are a pointer, unless that MAC address was met before.
+            let is_hex = value.bytes().any(|b| b.is_ascii_alphabetic());
             bare_mac(value)
-                .filter(|mac| mixed || values.knows_mac(*mac))
+                .filter(|mac| is_hex && !after_0x || values.knows_mac(*mac))
                 .map(|mac| bare(values.mac(mac)))
         }
         15 => is_imei(value)
@@ -44,6 +47,12 @@ pub(super) fn digits(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
         }
         None => c.nothing(),
     }
+}
+
+/// A MAC address without separators that was met elsewhere.
+pub(crate) fn known_bare_mac(word: &str, values: &mut dyn Exchange) -> Option<String> {
+    let mac = bare_mac(word).filter(|mac| values.knows_mac(*mac))?;
+    Some(bare(values.mac(mac)))
 }
 
 /// A known IPv4 address as one decimal number.
@@ -145,6 +154,7 @@ pub(super) fn dotted_mac(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found 
             let dotted = format!("{}.{}.{}", &mapped[..4], &mapped[4..8], &mapped[8..]);
             c.replaced(in_case(dotted, upper))
         }
-        Some(_) | None => c.nothing(),
+        // A name may begin with what looks like half of one.
+        Some(_) | None => Found::Nothing(c.start + 1),
     }
 }

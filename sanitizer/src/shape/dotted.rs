@@ -122,11 +122,12 @@ pub(super) fn dashed(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     let before = bytes[..c.start]
         .iter()
         .rev()
-        .take(room_before)
+        .take(room_before.min(LONGEST_LABEL))
         .take_while(|b| part_of_word(b))
         .count();
     let after = bytes[c.end..c.to]
         .iter()
+        .take(LONGEST_LABEL)
         .take_while(|b| part_of_word(b))
         .count();
     let word = c.start - before..c.end + after;
@@ -142,3 +143,6 @@ pub(super) fn dashed(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     }
     Found::Value(word, values.certain_name(label))
 }
+
+/// A longer word is no label (RFC 1035 section 2.3.4).
+const LONGEST_LABEL: usize = 63;

@@ -9,14 +9,14 @@ use crate::vocabulary;
 
 pub(super) fn mail(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     let Some((user, domain)) = c.value().split_once('@') else {
-        return Found::LookInside;
+        return Found::LookInside(c.end);
     };
     let host_at = c.start + user.len() + 1;
     if domain.parse::<Ipv4Addr>().is_ok()
         || domain.is_empty()
         || vocabulary::is_interface_name(domain)
     {
-        return Found::LookInside;
+        return Found::LookInside(host_at);
     }
     let ends_in_domain = domain
         .rsplit_once('.')
@@ -40,20 +40,43 @@ pub(super) fn mail(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     }
     match values.name(domain) {
         Some(name) => Found::Value(host_at..c.end, name),
-        None => Found::LookInside,
+        None => Found::LookInside(host_at),
     }
 }
 
 pub(super) fn dotted_name(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {
     let value = c.value().trim_end_matches(['.', '-']);
-    // A path's or a key's part, or the rest of something longer.
-    if c.before().last().is_some_and(|b| matches!(b, b'.' | b'-')) && c.start > c.from {
-        return Found::LookInside;
-    }
     match values.name(value) {
         Some(name) => Found::Value(c.start..c.start + value.len(), name),
-        None => Found::LookInside,
+        None => Found::LookInside(end_of_word(c)),
     }
+}
+
+/// Where a dotted word that is no name ends: behind numbers that belong to it, before a group that belongs to colons.
+fn end_of_word(c: &Candidate<'_>) -> usize {
+    let bytes = &c.text.as_bytes()[..c.to];
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | 0x80..);
+    // At most four digits of a group that a colon follows, plain or percent-encoded.
+    let group = |end: usize| match &bytes[end..] {
+        [b':', b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':', ..] | [b'%', b'2' | b'3', ..] => {
+            bytes[..end]
+                .iter()
+                .rev()
+                .take(4)
+                .take_while(|b| b.is_ascii_hexdigit())
+                .count()
+        }
+        _ => 0,
+    };
+    let mut end = c.end;
+    while group(end) == 0 && bytes.get(end) == Some(&b'.') {
+        let label = bytes[end + 1..].iter().take_while(|b| is_part(b)).count();
+        if label == 0 {
+            break;
+        }
+        end += 1 + label;
+    }
+    end - group(end)
 }
 
 pub(super) fn token(c: &Candidate<'_>, values: &mut dyn Exchange) -> Found {

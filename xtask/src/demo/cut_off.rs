@@ -110,9 +110,10 @@ fn propose(world: &World, pseudonym: &str) -> Result<serde_json::Value> {
 }
 
 fn routes(state: &str) -> String {
+    let told = |line: &&str| line.starts_with("default via") || line.starts_with("nameserver");
     state
         .lines()
-        .filter(|line| line.contains("default") || line.starts_with("nameserver"))
-        .map(|l| format!("{l}\n"))
+        .filter(told)
+        .map(|line| format!("{line}\n"))
         .collect()
 }

@@ -84,10 +84,8 @@ pub(crate) fn follow(world: &World, told: &mut Told, id: &str) -> Result<Value> 
         let case = world.cloud.ask(&["cases", id]).ok()?;
         for entry in case["timeline"].as_array().into_iter().flatten() {
             if seen.insert(entry["n"].as_i64()) {
-                told.step(
-                    "record",
-                    &format!("{} {}", word(&entry["event"]), word(&entry["detail"])),
-                );
+                let line = format!("{} {}", word(&entry["event"]), brief(&entry["data"]));
+                told.at(word(&entry["at"]), "record", &line);
             }
         }
         let settled = !matches!(
@@ -118,6 +116,18 @@ fn resolves(world: &World) -> bool {
             .args(["ahostsv4", OTHER_NAME]),
     )
     .is_ok()
+}
+
+/// What an entry says to a person: short words and numbers; names and digests are in the record.
+fn brief(data: &Value) -> String {
+    let fields = data.as_object().into_iter().flatten();
+    let told = fields.filter_map(|(key, value)| match value {
+        Value::String(text) if text.len() <= 30 => Some(format!("{key}={text}")),
+        Value::Number(number) => Some(format!("{key}={number}")),
+        Value::Bool(yes) => Some(format!("{key}={yes}")),
+        _ => None,
+    });
+    told.collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn word(value: &Value) -> &str {

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use harness::wait;
+use jiff::Timestamp;
 
 pub(crate) struct Told {
     began: Instant,
+    began_at: Timestamp,
     colour: bool,
 }
 
@@ -16,6 +18,7 @@ impl Told {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
             began: Instant::now(),
+            began_at: Timestamp::now(),
             colour,
         }
     }
@@ -23,6 +26,7 @@ impl Told {
     /// A heading; the clock starts anew.
     pub(crate) fn title(&mut self, title: &str) {
         self.began = Instant::now();
+        self.began_at = Timestamp::now();
         let (bold, plain) = if self.colour {
             ("\x1b[1m", "\x1b[0m")
         } else {
@@ -33,15 +37,24 @@ impl Told {
 
     /// Something happened.
     pub(crate) fn step(&mut self, who: &str, what: &str) {
+        self.line(self.began.elapsed().as_secs_f64(), who, what);
+    }
+
+    fn line(&mut self, seconds: f64, who: &str, what: &str) {
         let (dim, plain) = if self.colour {
             ("\x1b[2m", "\x1b[0m")
         } else {
             ("", "")
         };
-        self.say(&format!(
-            "{dim}{:7.1} s{plain}  {who:<8} {what}",
-            self.began.elapsed().as_secs_f64()
-        ));
+        self.say(&format!("{dim}{seconds:7.1} s{plain}  {who:<8} {what}"));
+    }
+
+    /// Something that happened at a time that another program wrote down.
+    pub(crate) fn at(&mut self, at: &str, who: &str, what: &str) {
+        let since = at
+            .parse::<Timestamp>()
+            .map_or(0.0, |at| at.duration_since(self.began_at).as_secs_f64());
+        self.line(since, who, what);
     }
 
     /// Lines that belong to the step before.
