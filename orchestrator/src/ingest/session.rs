@@ -102,7 +102,7 @@ pub(super) async fn run(app: Arc<App>, device: Device, address: SocketAddr, sock
     let mut out = Out(sink);
     let mut batches = stream.ready_chunks(BATCH);
     let name = device.device.clone();
-    let ending = match greet(&app, &device, address, &mut out, &mut batches).await {
+    let ending = match greet(&app, &device, &mut out, &mut batches).await {
         Ok((mut session, rest)) => {
             tracing::info!(device = %name, %address, connection = session.connection, "connected");
             let ending = session.serve(&mut out, &mut batches, rest).await;
@@ -124,7 +124,6 @@ type Arrived = Vec<Result<Message, axum::Error>>;
 async fn greet(
     app: &Arc<App>,
     device: &Device,
-    address: SocketAddr,
     out: &mut Out,
     batches: &mut Batches,
 ) -> Result<(Session, Arrived), Ending> {
@@ -142,7 +141,7 @@ async fn greet(
             certified: device.device.to_string(),
         });
     }
-    let (connection, known) = admit(app, hello, address).await?;
+    let (connection, known) = admit(app, hello).await?;
     let Arrival { work, farewell } = app.presence.arrive(&known.device, connection);
     let session = Session {
         app: app.clone(),
@@ -163,7 +162,7 @@ async fn greet(
     Ok((session, rest))
 }
 
-async fn admit(app: &Arc<App>, hello: Hello, address: SocketAddr) -> Result<(i64, Device), Ending> {
+async fn admit(app: &Arc<App>, hello: Hello) -> Result<(i64, Device), Ending> {
     let now = clock::now();
     app.store
         .transact(move |tx| {
@@ -177,7 +176,7 @@ async fn admit(app: &Arc<App>, hello: Hello, address: SocketAddr) -> Result<(i64
                 };
                 audit::append_bounded(tx, event, now)?;
             }
-            let connection = devices::connected(tx, &hello, &address.to_string(), now)?;
+            let connection = devices::connected(tx, &hello, now)?;
             let until = now.checked_add(SETTLE).unwrap_or(now);
             deliveries::shorten_leases(tx, &hello.device, until)?;
             let known = devices::by_id(tx, &hello.device)?.ok_or(Ending::NoHello)?;

@@ -128,7 +128,6 @@ pub(crate) fn all(tx: &Transaction<'_>) -> Result<Vec<Device>, StoreError> {
 pub(crate) fn connected(
     tx: &Transaction<'_>,
     hello: &Hello,
-    address: &str,
     now: Timestamp,
 ) -> Result<i64, StoreError> {
     tx.execute(
@@ -145,8 +144,8 @@ pub(crate) fn connected(
         ],
     )?;
     tx.execute(
-        "INSERT INTO connections (device, address, opened_at) VALUES (?1, ?2, ?3)",
-        params![Plain(&hello.device), address, At(now)],
+        "INSERT INTO connections (device, opened_at) VALUES (?1, ?2)",
+        params![Plain(&hello.device), At(now)],
     )?;
     let connection = tx.last_insert_rowid();
     // The newest hundred say enough about a device that flaps.

@@ -25,10 +25,10 @@ CREATE TABLE devices (
     verdict TEXT
 ) STRICT;
 
+-- Without the address that a device dialled from: where it is stands in no record.
 CREATE TABLE connections (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     device TEXT NOT NULL REFERENCES devices (id),
-    address TEXT NOT NULL,
     opened_at INTEGER NOT NULL
 ) STRICT;
 
