@@ -9,7 +9,7 @@ use harness::world::World;
 use harness::{shell, wait};
 use serde_json::json;
 
-use super::repaired::{follow, word};
+use super::repaired::{follow, show_effect, word};
 use super::told::Told;
 
 pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> {
@@ -39,13 +39,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         .with_context(|| world.said())?;
     let id = word(&approval["id"]).to_owned();
     told.step("device", "rehearsed it; the shadow has no fault to find:");
-    told.text(&shell::run(
-        world
-            .cloud
-            .command(&["approvals", &id])?
-            .arg("--data")
-            .arg(world.cloud.data()),
-    )?);
+    show_effect(world, told, &id)?;
     told.ask("Approve this effect with Alice's key?", yes)?;
     world.cloud.approve(&id)?;
     told.step("person", "signed");

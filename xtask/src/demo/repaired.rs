@@ -46,13 +46,7 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
         "device",
         "rehearsed the repair in a shadow of itself; the effect waits for a person:",
     );
-    told.text(&shell::run(
-        world
-            .cloud
-            .command(&["approvals", &id])?
-            .arg("--data")
-            .arg(world.cloud.data()),
-    )?);
+    show_effect(world, told, &id)?;
     told.ask("Approve this effect with Alice's key?", yes)?;
     world.cloud.approve(&id)?;
     told.step(
@@ -74,6 +68,19 @@ pub(crate) fn tell(world: &mut World, told: &mut Told, yes: bool) -> Result<()> 
     told.text(&std::fs::read_to_string(
         world.device.etc().join("resolv.conf"),
     )?);
+    Ok(())
+}
+
+/// The question as the command line shows it, without the script's text.
+pub(crate) fn show_effect(world: &World, told: &mut Told, approval: &str) -> Result<()> {
+    let mut command = world.cloud.command(&["approvals", approval])?;
+    let shown = shell::run(command.arg("--data").arg(world.cloud.data()))?;
+    let (effect, script) = shown.split_once("Script:").unwrap_or((&shown, ""));
+    told.text(effect.trim_end());
+    told.text(&format!(
+        "(and the script, {} lines: 'aizen-orchestrator approvals ID' shows them)",
+        script.trim().lines().count()
+    ));
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! How the demo speaks: one line a step, with the seconds since its story began.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use harness::wait;
@@ -80,16 +81,34 @@ impl Told {
         }
         write!(io::stdout(), "\n  {question} [y/N] ")?;
         io::stdout().flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        if wait::interrupted() || !matches!(answer.trim(), "y" | "Y" | "yes") {
-            bail!("not approved, so nothing was changed");
+        match answered() {
+            Some(answer) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+            _ => bail!("not approved, so nothing was changed"),
         }
-        Ok(())
     }
 
     fn say(&mut self, line: &str) {
         // With standard output closed there is nobody to tell; the lab still cleans up.
         writeln!(io::stdout(), "{line}").ok();
     }
+}
+
+/// A line from the terminal; none on Ctrl-C. Read beside, for a read of a terminal does not end by itself.
+fn answered() -> Option<String> {
+    let (said, hears) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        if io::stdin().read_line(&mut answer).is_ok() {
+            // Nobody hears an answer that comes after Ctrl-C.
+            said.send(answer).ok();
+        }
+    });
+    while !wait::interrupted() {
+        match hears.recv_timeout(Duration::from_millis(100)) {
+            Ok(answer) => return Some(answer),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    None
 }
