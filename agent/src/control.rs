@@ -3,10 +3,10 @@
 //! What may be asked is `aizen_protocol::control`; each program decides with [`Peer`] whether it answers.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aizen_protocol::{limit, strict};
+use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -27,6 +27,14 @@ pub enum ControlError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody else than root listens where the executor should.
+    #[error("{} is served by user {uid}, not by root: it is not the executor; look who put it there", path.display())]
+    Impostor {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens.
+        uid: u32,
     },
     /// The connection broke.
     #[error("the connection to the local socket broke: {0}")]
@@ -73,6 +81,22 @@ impl Connection {
                     source,
                 })?;
         Ok(Self::accepted(stream)?)
+    }
+
+    /// Connects to the executor, and believes it only if root listens there: whoever else got hold of the path would be
+    /// told what is to be changed, and could answer that it was.
+    ///
+    /// # Errors
+    /// [`ControlError::Unreachable`], [`ControlError::Impostor`].
+    pub async fn to_executor(path: &Path) -> Result<Self, ControlError> {
+        let connection = Self::connect(path).await?;
+        match connection.peer.uid {
+            0 => Ok(connection),
+            uid => Err(ControlError::Impostor {
+                path: path.to_owned(),
+                uid,
+            }),
+        }
     }
 
     /// Wraps an accepted stream and asks the kernel who is at its other end (`SO_PEERCRED`, unix(7)).
@@ -153,8 +177,11 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixList
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    // By the mask and not by path afterwards: between the two somebody could put a link there.
+    let before = umask(Mode::from_bits_truncate(0o777 & !mode));
+    let bound = std::os::unix::net::UnixListener::bind(path);
+    umask(before);
+    let listener = bound?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -243,7 +243,7 @@ async fn introduce(executor: std::path::PathBuf, device: DeviceFile, about: watc
 }
 
 async fn executor_status(socket: &std::path::Path) -> Result<ExecutorStatus, ControlError> {
-    match Connection::connect(socket)
+    match Connection::to_executor(socket)
         .await?
         .ask(&ExecutorRequest::Status)
         .await?

@@ -211,6 +211,23 @@ impl Package {
         Ok(())
     }
 
+    /// SHA-256 over what a package does: interpreter, script, bindings and manifest. A rehearsal and the package that is
+    /// approved on its effect have the same.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedPayload`] if it can't be written as JSON.
+    pub fn deed(&self) -> Result<Digest, Reason> {
+        let deed = (
+            &self.interpreter,
+            &self.script,
+            &self.bindings,
+            &self.manifest,
+        );
+        serde_json::to_vec(&deed)
+            .map(|bytes| Digest::of(&bytes))
+            .map_err(|_| Reason::MalformedPayload)
+    }
+
     /// The bytes to sign: made once, then carried, never made again from the parsed form.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ pub(super) async fn verify(
         Ok(package) => package,
         Err(refusal) => return refused(&refusal, as_json),
     };
-    let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
+    let mut executor = Connection::to_executor(&config.paths.executor_socket()).await?;
     match executor.ask(&ExecutorRequest::Verify { package }).await? {
         ExecutorAnswer::Verified {
             package,
@@ -104,7 +104,7 @@ pub(super) async fn apply(
         Ok(package) => package,
         Err(refusal) => return refused(&refusal, as_json),
     };
-    let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
+    let mut executor = Connection::to_executor(&config.paths.executor_socket()).await?;
     match executor
         .ask(&ExecutorRequest::Verify {
             package: package.clone(),
@@ -181,7 +181,7 @@ async fn rehearsed(
     config: &Config,
 ) -> anyhow::Result<Result<Effect, ExecutorAnswer>> {
     let bindings = values(package, config).await?;
-    let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
+    let mut executor = Connection::to_executor(&config.paths.executor_socket()).await?;
     match executor
         .ask(&ExecutorRequest::Rehearse {
             package: package.clone(),

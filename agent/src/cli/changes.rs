@@ -46,7 +46,7 @@ pub(super) async fn run(
     config: &Config,
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let mut executor = Connection::connect(&config.paths.executor_socket()).await?;
+    let mut executor = Connection::to_executor(&config.paths.executor_socket()).await?;
     let request = match command {
         ChangesCommand::List => return list(&all(&mut executor).await?, as_json),
         ChangesCommand::Show { change } => {

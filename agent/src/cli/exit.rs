@@ -36,7 +36,12 @@ pub(super) fn complain(error: &anyhow::Error) -> ExitCode {
     writeln!(io::stderr(), "aizen: {error:#}").ok();
     match error.downcast_ref::<ControlError>() {
         Some(ControlError::Unreachable { .. }) => TRY_LATER.into(),
-        Some(ControlError::Broken(_) | ControlError::NotAMessage(_) | ControlError::Closed)
+        Some(
+            ControlError::Impostor { .. }
+            | ControlError::Broken(_)
+            | ControlError::NotAMessage(_)
+            | ControlError::Closed,
+        )
         | None => FAILED.into(),
     }
 }

@@ -82,7 +82,7 @@ pub(super) async fn resume(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn tell(config: &Config, request: &ExecutorRequest, done: &str) -> anyhow::Result<ExitCode> {
-    match Connection::connect(&config.paths.executor_socket())
+    match Connection::to_executor(&config.paths.executor_socket())
         .await?
         .ask(request)
         .await?
@@ -108,7 +108,7 @@ async fn daemon_status(config: &Config) -> anyhow::Result<DaemonStatus> {
 }
 
 async fn executor_status(config: &Config) -> anyhow::Result<ExecutorStatus> {
-    match Connection::connect(&config.paths.executor_socket())
+    match Connection::to_executor(&config.paths.executor_socket())
         .await?
         .ask(&ExecutorRequest::Status)
         .await?

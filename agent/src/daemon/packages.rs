@@ -104,7 +104,7 @@ impl Packages {
 
     async fn rehearse(&self, package: Envelope) -> Result<(), CarryError> {
         let bindings = self.bindings(&package);
-        let mut executor = Connection::connect(&self.executor).await?;
+        let mut executor = Connection::to_executor(&self.executor).await?;
         match executor
             .ask(&ExecutorRequest::Rehearse { package, bindings })
             .await?
@@ -128,7 +128,7 @@ impl Packages {
         }
         let bindings = self.bindings(&package);
         let began = async {
-            let mut executor = Connection::connect(&self.executor).await?;
+            let mut executor = Connection::to_executor(&self.executor).await?;
             executor
                 .send(&ExecutorRequest::Execute {
                     package,
@@ -147,7 +147,7 @@ impl Packages {
     }
 
     async fn confirm(&self, statement: Envelope) -> Result<(), CarryError> {
-        let mut executor = Connection::connect(&self.executor).await?;
+        let mut executor = Connection::to_executor(&self.executor).await?;
         match executor
             .ask(&ExecutorRequest::Confirm { statement })
             .await?
@@ -219,7 +219,7 @@ impl Packages {
 
     async fn reconnect(&self) -> Connection {
         loop {
-            match Connection::connect(&self.executor).await {
+            match Connection::to_executor(&self.executor).await {
                 Ok(executor) => return executor,
                 Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
             }
@@ -239,7 +239,7 @@ impl Packages {
 
     /// Takes over what the executor signed and nobody acknowledged yet.
     async fn fetch(&self) -> Result<(), CarryError> {
-        let mut executor = Connection::connect(&self.executor).await?;
+        let mut executor = Connection::to_executor(&self.executor).await?;
         match executor.ask(&ExecutorRequest::Outcomes).await? {
             ExecutorAnswer::Outcomes { outcomes } => {
                 for signed in outcomes {
@@ -254,7 +254,7 @@ impl Packages {
     /// First durable in the spool, then acknowledged: an outcome is in one of the two at every moment.
     async fn store(&self, signed: Envelope) -> Result<(), CarryError> {
         let outcome = self.keep(signed).await?;
-        let mut executor = Connection::connect(&self.executor).await?;
+        let mut executor = Connection::to_executor(&self.executor).await?;
         match executor
             .ask(&ExecutorRequest::Acknowledge { outcome })
             .await?

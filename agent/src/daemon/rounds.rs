@@ -103,7 +103,7 @@ impl Rounds {
                 address: candidate.address.into(),
             };
             let asked = timeout(Duration::from_secs(5), async {
-                Connection::connect(&self.executor)
+                Connection::to_executor(&self.executor)
                     .await?
                     .ask(&ExecutorRequest::See(question))
                     .await

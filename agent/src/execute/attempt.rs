@@ -29,11 +29,16 @@ pub struct Ground<'a> {
     pub values: &'a Values,
     /// Its operations with values.
     pub grants: &'a [Operation],
+    /// The operator's least isolation level; the package's counts if it is higher.
+    pub min_isolation: u8,
     /// What the broker acts on.
     pub world: &'a World,
     /// How scripts are run.
     pub settings: &'a Settings,
 }
+
+/// After a script's end its operations are answered for so long.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,8 +78,29 @@ pub async fn run(
     let (ours, theirs) = broker::pair()?;
     profile.broker = Some(theirs);
     profile.change_tool = Some(ground.settings.change_tool_file()?);
-    let (finished, served) = tokio::join!(spawn(profile, cancel), serve(ground, ours, before_act));
-    let (changes, denied) = served;
+    let mut changes = Vec::new();
+    let finished;
+    let mut denied = Vec::new();
+    {
+        let spawned = std::pin::pin!(spawn(profile, cancel));
+        let serving = std::pin::pin!(serve(ground, ours, before_act, &mut changes));
+        let mut spawned = spawned;
+        let mut serving = serving;
+        tokio::select! {
+            ended = &mut spawned => {
+                finished = ended;
+                // Whoever still holds the script's end of the socket keeps nobody from the deadline.
+                match tokio::time::timeout(LINGER, serving).await {
+                    Ok(told) => denied = told,
+                    Err(_) => denied.push(Text::from("something still held the broker's socket after the script's end")),
+                }
+            }
+            told = &mut serving => {
+                denied = told;
+                finished = spawned.await;
+            }
+        }
+    }
     Ok(attempt(finished?, changes, denied))
 }
 
@@ -82,7 +108,8 @@ async fn serve(
     ground: Ground<'_>,
     socket: OwnedFd,
     before_act: &mut dyn FnMut(&Inverse) -> io::Result<()>,
-) -> (Vec<ObjectChange>, Vec<Text>) {
+    changes: &mut Vec<ObjectChange>,
+) -> Vec<Text> {
     let mut after_act = |change: &ObjectChange| {
         tracing::info!(kind = ?change.kind, "changed one object");
     };
@@ -94,7 +121,8 @@ async fn serve(
         &mut after_act,
     )
     .await;
-    (served.changes, served.denied)
+    *changes = served.changes;
+    served.denied
 }
 
 async fn spawn(
@@ -134,7 +162,7 @@ fn profile(ground: Ground<'_>) -> Profile {
     };
     profile.timeout = Duration::from_secs(manifest.timeout_s.into());
     profile.grace = ground.settings.grace;
-    profile.min_level = manifest.min_isolation;
+    profile.min_level = manifest.min_isolation.max(ground.min_isolation);
     profile.helper.clone_from(&ground.settings.helper);
     if let Some((uid, gid)) = ground.settings.user {
         profile.uid = uid;

@@ -3,8 +3,8 @@
 use aizen_protocol::control::Bindings;
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::ChangeId;
-use aizen_protocol::package::Package;
 use aizen_protocol::package::manifest::{Class, Operation};
+use aizen_protocol::package::{DeliveryMode, Package};
 use aizen_protocol::reason::Reason;
 
 use super::ExecutorError;
@@ -28,6 +28,7 @@ pub(crate) struct Admitted {
     pub(crate) grants: Vec<Operation>,
     pub(crate) probes: Probes,
     pub(crate) effect_must_match: bool,
+    pub(crate) min_isolation: u8,
 }
 
 /// What came of a request.
@@ -85,9 +86,16 @@ pub(crate) fn admit(
     bindings: &Bindings,
     peer: &Peer,
 ) -> Result<Admitted, NotAdmitted> {
-    let (package, effect_must_match) = shared.judge(|at| {
+    let (package, effect_must_match, min_isolation) = shared.judge(|at| {
         let package = verify::package(envelope, delivery, at)?;
-        Ok((package, at.policy.effect_must_match))
+        if at.policy.rehearsed_only {
+            rehearsed(shared, package.package())?;
+        }
+        Ok((
+            package,
+            at.policy.effect_must_match,
+            at.policy.min_isolation,
+        ))
     })?;
     free(shared, package.package().manifest.class)?;
     let content = package.package();
@@ -113,6 +121,8 @@ pub(crate) fn admit(
         expires: content.expires,
         asked_by: peer.pid,
     };
+    // Before anything is written: a memory without room would block every later start.
+    shared.can_remember(&admission)?;
     let change = admission.change.clone();
     let moment = shared.moment();
     let fatal = |error: ExecutorError| {
@@ -132,7 +142,23 @@ pub(crate) fn admit(
         grants,
         probes,
         effect_must_match,
+        min_isolation,
     })
+}
+
+/// What a person approved from afar is an effect: it must be the one that this device showed for exactly this deed.
+fn rehearsed(shared: &Shared, package: &Package) -> Result<(), Refused> {
+    if package.manifest.class == Class::Diagnose || package.delivery == DeliveryMode::OnSite {
+        return Ok(());
+    }
+    let shown = shared.rehearsed_effect(&package.deed()?);
+    if shown.is_some() && shown == package.effect {
+        return Ok(());
+    }
+    Err(Refused::because(
+        Reason::PolicyDenied,
+        "the approved effect is not one that this device rehearsed for exactly this script and manifest",
+    ))
 }
 
 /// One change at a time, and none after a rollback that a person has not cleared.

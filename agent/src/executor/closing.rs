@@ -13,7 +13,7 @@ use crate::report;
 use crate::rollback::{self, Checkpoint, Inverse};
 
 /// Longest snapshot that is read, bytes.
-const SNAPSHOT: u64 = 64 << 20;
+pub(super) const SNAPSHOT: u64 = 64 << 20;
 
 /// What only the process that ran the change knows.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use aizen_protocol::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Admission, Change, Event, IllegalTransition, Moment};
-use crate::rollback::journal::{Journal, JournalError};
+use crate::rollback::journal::{Journal, JournalError, ROOM};
 use crate::store::{Store, StoreError};
 
 /// Closed changes that are remembered for the list.
@@ -80,6 +80,9 @@ pub enum LedgerError {
     /// A journal that admits a change while another one is open.
     #[error("the journal admits the change {0} while another one is open")]
     SecondChange(ChangeId),
+    /// No more operations and notes: the rest of the journal is for what ends the change.
+    #[error("the journal is long: what is left of it is kept for undoing")]
+    Long,
     /// Its directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -179,6 +182,9 @@ impl Ledger {
             .ok_or_else(|| LedgerError::UnknownChange(change.clone()))?;
         let mut next = self.changes[position].clone();
         next.apply(&event, moment.at)?;
+        if matches!(event, Event::Acting { .. }) && self.journal.len() > ROOM {
+            return Err(LedgerError::Long);
+        }
         self.journal.append(&Entry::Event {
             change: change.clone(),
             event,
@@ -190,6 +196,10 @@ impl Ledger {
 
     /// Journals something that belongs to no change.
     pub(crate) fn note(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        self.rotate_if_long()?;
+        if self.journal.len() > ROOM {
+            return Err(LedgerError::Long);
+        }
         Ok(self.journal.append(entry)?)
     }
 

@@ -43,16 +43,22 @@ pub(crate) async fn run(
         Err(refused) => return refuse(shared, envelope, refused),
     };
     let digest = prepared.shadow.digest();
+    let deed = prepared.shadow.package().deed();
     let request = match request(shared, prepared) {
         Ok(request) => request,
         Err(error) => return failed(&format!("the rehearsal could not be prepared: {error}")),
     };
     match rehearse::rehearse(request).await {
         Ok(effect) => match sign(shared, digest, RehearsalResult::Effect(effect.clone())) {
-            Some(signed) => ExecutorAnswer::Rehearsed {
-                local: effect,
-                signed,
-            },
+            Some((signed, shown)) => {
+                if let (Ok(deed), Some(shown)) = (deed, shown) {
+                    shared.remember_rehearsal(deed, shown);
+                }
+                ExecutorAnswer::Rehearsed {
+                    local: effect,
+                    signed,
+                }
+            }
             None => {
                 failed("the effect holds something that must not leave, so it can't be reported")
             }
@@ -98,7 +104,8 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     let signed = envelope
         .unverified_payload()
         .ok()
-        .and_then(|payload| sign(shared, Digest::of(&payload), result));
+        .and_then(|payload| sign(shared, Digest::of(&payload), result))
+        .map(|(signed, _)| signed);
     ExecutorAnswer::Refused(Refusal {
         reason: refused.reason,
         detail: refused.detail,
@@ -106,7 +113,12 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     })
 }
 
-fn sign(shared: &Shared, package: Digest, result: RehearsalResult) -> Option<Envelope> {
+/// The signed answer, and the digest of the effect in it as it leaves: that is what a person approves.
+fn sign(
+    shared: &Shared,
+    package: Digest,
+    result: RehearsalResult,
+) -> Option<(Envelope, Option<Digest>)> {
     let standing = shared.standing.borrow();
     let standing = standing.as_ref()?;
     let rehearsed = Rehearsed {
@@ -120,11 +132,12 @@ fn sign(shared: &Shared, package: Digest, result: RehearsalResult) -> Option<Env
         .inspect_err(|withheld| tracing::error!(%withheld, "an effect was withheld"))
         .ok()?;
     let payload = serde_json::to_vec(sanitized.get()).ok()?;
-    Some(Envelope::sign(
-        PayloadType::Effect,
-        &payload,
-        &[&standing.result_key],
-    ))
+    let shown = match &sanitized.get().result {
+        RehearsalResult::Effect(effect) => Some(effect.digest()),
+        RehearsalResult::Refused { .. } => None,
+    };
+    let signed = Envelope::sign(PayloadType::Effect, &payload, &[&standing.result_key]);
+    Some((signed, shown))
 }
 
 fn failed(message: &str) -> ExecutorAnswer {

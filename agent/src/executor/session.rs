@@ -162,6 +162,13 @@ impl Session {
             .await
             .map_err(|e| format!("the state before can't be read: {e}"))?;
         let bytes = serde_json::to_vec(&before).map_err(|e| e.to_string())?;
+        if bytes.len() as u64 > closing::SNAPSHOT {
+            return Err(format!(
+                "the state before has {} bytes, at most {} are kept",
+                bytes.len(),
+                closing::SNAPSHOT
+            ));
+        }
         self.shared
             .snapshots
             .write(self.change().as_str(), &bytes)
@@ -232,6 +239,7 @@ impl Session {
             package: &self.admitted.package,
             values: &self.admitted.values,
             grants: &self.admitted.grants,
+            min_isolation: self.admitted.min_isolation,
             world: &self.shared.world,
             settings: &self.shared.settings.execute,
         };

@@ -1,12 +1,13 @@
 //! What every part of the executor works with: one owner each, borrowed for a moment, never across an await.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aizen_protocol::control::ExecutorStatus;
 use aizen_protocol::control::TrustState;
-use aizen_protocol::id::{BootId, ChangeId};
+use aizen_protocol::id::{BootId, ChangeId, Digest};
 use aizen_protocol::outcome::{Isolation, Stage};
 use aizen_sanitizer::{Sanitizer, SanitizerKey};
 
@@ -36,12 +37,27 @@ pub(crate) struct Shared {
     pub(crate) boot: BootId,
     pub(crate) ledger: RefCell<Ledger>,
     pub(crate) replay: RefCell<Replay>,
+    /// What was rehearsed, and the effect that was signed for it; oldest first.
+    rehearsed: RefCell<VecDeque<(Digest, Digest)>>,
     sanitizer: RefCell<Option<Sanitizer>>,
     pub(crate) standing: RefCell<Option<Standing>>,
     pub(crate) isolation: RefCell<Isolation>,
     pub(crate) watchers: RefCell<Watchers>,
     /// A journal that failed: nothing may be changed until a restart has read it again.
     pub(crate) failed: Cell<bool>,
+}
+
+/// Rehearsals that are remembered.
+const REHEARSALS: usize = 256;
+/// Their file.
+const REHEARSED: &str = "rehearsed";
+
+/// A list that can't be read is an empty one: the orchestrator then has it rehearsed again.
+fn rehearsed(store: &Store) -> Result<VecDeque<(Digest, Digest)>, StoreError> {
+    let bytes = store.read(REHEARSED, 64 << 10)?;
+    Ok(bytes
+        .and_then(|b| serde_json::from_slice(&b).ok())
+        .unwrap_or_default())
 }
 
 impl Shared {
@@ -71,6 +87,7 @@ impl Shared {
             boot,
             ledger: RefCell::new(ledger),
             replay: RefCell::new(replay),
+            rehearsed: RefCell::new(rehearsed(&store)?),
             sanitizer: RefCell::default(),
             standing: RefCell::default(),
             isolation: RefCell::new(Isolation::default()),
@@ -116,7 +133,8 @@ impl Shared {
         let mut ledger = self.ledger.borrow_mut();
         let before = ledger.find(change).map(|c| c.stage());
         if let Err(error) = ledger.record(change, event, &moment) {
-            self.failed.set(true);
+            // A journal without room for more operations still takes what ends the change.
+            self.failed.set(!matches!(error, LedgerError::Long));
             return Err(error);
         }
         let after = ledger.find(change).map(|c| c.stage());
@@ -140,6 +158,44 @@ impl Shared {
     }
 
     /// Makes sure that an admitted package is remembered, durably: a crash may have come between journal and memory.
+    /// Refuses what the replay memory has no room for.
+    pub(crate) fn can_remember(&self, admission: &Admission) -> Result<(), Refused> {
+        let mut replay = self.replay.borrow().clone();
+        let (package, digest) = (&admission.package, admission.digest);
+        replay
+            .remember(package, digest, admission.issued_at, admission.expires)
+            .map_err(|reason| {
+                Refused::because(
+                    reason,
+                    "the memory of packages that ran is full until older ones expire",
+                )
+            })
+    }
+
+    /// Remembers what was rehearsed with which effect, so that no other effect can be approved for it.
+    pub(crate) fn remember_rehearsal(&self, deed: Digest, effect: Digest) {
+        let mut rehearsed = self.rehearsed.borrow_mut();
+        rehearsed.retain(|(known, _)| *known != deed);
+        rehearsed.push_back((deed, effect));
+        while rehearsed.len() > REHEARSALS {
+            rehearsed.pop_front();
+        }
+        // Two digests a pair: a list that can't be written does not exist.
+        let bytes = serde_json::to_vec(&*rehearsed).unwrap_or_default();
+        if let Err(error) = self.store.write(REHEARSED, &bytes) {
+            tracing::warn!(%error, "a rehearsal is remembered until this process ends");
+        }
+    }
+
+    /// The effect that was rehearsed for this deed.
+    pub(crate) fn rehearsed_effect(&self, deed: &Digest) -> Option<Digest> {
+        self.rehearsed
+            .borrow()
+            .iter()
+            .find(|(known, _)| known == deed)
+            .map(|(_, effect)| *effect)
+    }
+
     pub(crate) fn remember_admission(&self, admission: &Admission) -> Result<(), ExecutorError> {
         let mut replay = self.replay.borrow().clone();
         replay

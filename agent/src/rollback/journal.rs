@@ -23,6 +23,8 @@ use sha2::{Digest as _, Sha256};
 pub const RECORD: usize = 1 << 20;
 /// Longest journal that is read, bytes.
 pub const JOURNAL: u64 = 64 << 20;
+/// Beyond this length a journal takes only what ends a change: undoing must always find room.
+pub const ROOM: u64 = JOURNAL / 2;
 
 const MAGIC: [u8; 4] = *b"AZJ1";
 const HEADER: usize = 4 + 4 + 8 + 32 + 4;
@@ -177,6 +179,11 @@ impl Journal {
             });
         }
         let bytes = encode(self.sequence, &self.head, &payload);
+        if self.end + bytes.len() as u64 > JOURNAL {
+            return Err(JournalError::TooLarge {
+                length: payload.len(),
+            });
+        }
         let mut write = || {
             self.file.seek(SeekFrom::Start(self.end))?;
             self.file.write_all(&bytes)?;
@@ -184,6 +191,14 @@ impl Journal {
         };
         if let Err(source) = write() {
             self.failed = true;
+            // What was written without being synced must not be read back as if it had happened.
+            if let Err(error) = self
+                .file
+                .set_len(self.end)
+                .and_then(|()| self.file.sync_data())
+            {
+                tracing::error!(%error, "the unsynced end of the journal can't be cut off");
+            }
             return Err(JournalError::Io {
                 path: self.path.clone(),
                 source,

@@ -47,6 +47,8 @@ pub struct Policy {
     pub timeout_max_s: u32,
     /// What really changes must be what was rehearsed and approved, or it is undone.
     pub effect_must_match: bool,
+    /// A repair by uplink needs an effect that this device rehearsed for exactly this script and manifest.
+    pub rehearsed_only: bool,
 }
 
 impl Default for Policy {
@@ -60,17 +62,13 @@ impl Default for Policy {
             min_isolation: 2,
             interpreters: list(&["/bin/sh"]),
             files: list(&["/etc/resolv.conf", "/etc/hosts"]),
-            read: list(&[
-                "/proc/net/",
-                "/proc/sys/net/",
-                "/sys/class/net/",
-                "/etc/nsswitch.conf",
-            ]),
+            read: list(&["/proc/sys/net/", "/sys/class/net/", "/etc/nsswitch.conf"]),
             sysctls: list(&["net."]),
             protected_links: Vec::new(),
             deadline_max_s: 900,
             timeout_max_s: 300,
             effect_must_match: false,
+            rehearsed_only: true,
         }
     }
 }
@@ -157,7 +155,11 @@ impl Policy {
             Operation::Sysctl(SysctlOperation::Set(sysctl)) => {
                 let key = sysctl.key.replace('/', ".");
                 let plain = !key.split('.').any(str::is_empty);
-                let protected = key.split('.').any(|part| !free(part));
+                // An interface's name may hold dots itself.
+                let protected = self
+                    .protected_links
+                    .iter()
+                    .any(|link| key.contains(&link.replace('/', ".")));
                 plain
                     && !protected
                     && self
@@ -176,7 +178,11 @@ impl Policy {
                 aizen_protocol::package::manifest::RouteOperation::Add(route)
                 | aizen_protocol::package::manifest::RouteOperation::Replace(route)
                 | aizen_protocol::package::manifest::RouteOperation::Delete(route),
-            ) => route.dev.as_deref().is_none_or(free),
+            ) => match route.dev.as_deref() {
+                Some(dev) => free(dev),
+                // Without an interface it may be any: also a protected one.
+                None => self.protected_links.is_empty(),
+            },
         }
     }
 }

@@ -357,7 +357,7 @@ fn rehearsed() {
 
 fn as_approved() {
     with_device(async |mut device: Device| {
-        device.policy("allow_changes = true\nmin_isolation = 1\neffect_must_match = true\n");
+        device.policy("allow_changes = true\nmin_isolation = 1\neffect_must_match = true\nrehearsed_only = false\n");
         device.start().await;
         let mut package = device.package(MEND);
         let answer = device

@@ -86,7 +86,7 @@ impl Device {
         fs::create_dir_all(device.path("root/etc")).unwrap();
         fs::write(device.resolv_conf(), BEFORE).unwrap();
         fs::set_permissions(device.resolv_conf(), fs::Permissions::from_mode(0o640)).unwrap();
-        device.policy("allow_changes = true\nmin_isolation = 1\n");
+        device.policy("allow_changes = true\nmin_isolation = 1\nrehearsed_only = false\n");
         device.enrol();
         device
     }
