@@ -6,6 +6,7 @@
 )]
 
 mod approval;
+mod bad_input;
 mod collect_to_report;
 mod executor_killed;
 mod faults;

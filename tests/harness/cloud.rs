@@ -207,6 +207,17 @@ impl Cloud {
         ])
     }
 
+    /// The numbers of all records in its store, ascending; a record that is there twice is told twice.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn stored_numbers(&self) -> Result<Vec<u64>> {
+        let script = "import sqlite3,sys\nfor (n,) in sqlite3.connect(sys.argv[1]).execute('select seq from records order by seq'): print(n)";
+        let db = self.data().join("orchestrator.db");
+        let output = shell::run(Command::new("python3").args(["-c", script]).arg(db))?;
+        Ok(output.lines().map(str::parse).collect::<Result<_, _>>()?)
+    }
+
     /// Waits for an approval that is pending.
     ///
     /// # Errors

@@ -115,6 +115,18 @@ impl Device {
         self.folder.join("state")
     }
 
+    /// The daemon's socket.
+    #[must_use]
+    pub fn daemon_socket(&self) -> PathBuf {
+        self.run_folder().join("daemon.sock")
+    }
+
+    /// The executor's socket.
+    #[must_use]
+    pub fn executor_socket(&self) -> PathBuf {
+        self.run_folder().join("executor.sock")
+    }
+
     fn run_folder(&self) -> PathBuf {
         self.folder.join("run")
     }
@@ -159,6 +171,18 @@ impl Device {
     /// If it can't be started.
     pub fn try_aizen(&self, words: &[&str]) -> Result<Output> {
         shell::output(&mut self.aizen(words)?)
+    }
+
+    /// The same as another user, without any privilege.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn try_aizen_as(&self, user: &str, words: &[&str]) -> Result<Output> {
+        let become_user = [&["setpriv", "--reuid", user][..], &UNPRIVILEGED].concat();
+        shell::output(
+            self.command_as(&become_user, text(&self.program)?)
+                .args(words),
+        )
     }
 
     /// Runs `aizen WORDS --json`, which must succeed.
@@ -363,3 +387,12 @@ impl Device {
 
 const POLICY: &str =
     "allow_changes = true\nmin_isolation = 2\nfiles = [\"/etc/resolv.conf\", \"/etc/hosts\"]\n";
+
+const UNPRIVILEGED: [&str; 6] = [
+    "--regid",
+    "nogroup",
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+    "--no-new-privs",
+];

@@ -4,6 +4,7 @@
 pub mod binaries;
 pub mod cloud;
 pub mod device;
+pub mod disk;
 pub mod fault;
 pub mod lab;
 pub mod netns;

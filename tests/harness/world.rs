@@ -81,6 +81,28 @@ impl World {
         Ok(world)
     }
 
+    /// The cloud runs and the device is enrolled; nothing runs on it yet, and nothing is said.
+    ///
+    /// # Errors
+    /// If a part does not come up.
+    pub fn enrolled() -> Result<Self> {
+        let lab = Lab::lay_out()?;
+        let cloud = Cloud::start(&lab)?;
+        let device = Device::new(&lab)?;
+        let said = device.enroll(&cloud)?;
+        let id = said
+            .strip_prefix("Enrolled as ")
+            .and_then(|rest| rest.split_whitespace().next())
+            .with_context(|| format!("no name in: {said}"))?
+            .to_owned();
+        Ok(Self {
+            device,
+            cloud,
+            lab,
+            id,
+        })
+    }
+
     /// Waits until the device's own verdict is this.
     ///
     /// # Errors
