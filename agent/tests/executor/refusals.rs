@@ -3,8 +3,10 @@
 use std::fs;
 
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest};
+use aizen_protocol::effect::{RehearsalResult, Rehearsed};
+use aizen_protocol::id::{Digest, PackageId};
 use aizen_protocol::outcome::End;
-use aizen_protocol::package::{Binding, BindingKind};
+use aizen_protocol::package::{Binding, BindingKind, DeliveryMode, Package, Script};
 use aizen_protocol::reason::Reason;
 use aizen_sanitizer::{Policy, Sanitizer, SanitizerKey};
 use nix::mount::{MsFlags, mount};
@@ -13,6 +15,10 @@ use crate::device::{BEFORE, Device, MEND, ended, refused, wants_on_site, with_de
 
 pub(crate) const ALL: &[(&str, fn())] = &[
     ("refusals_that_name_this_device_are_reported_once", refusals),
+    (
+        "over_the_uplink_only_the_effect_that_was_rehearsed_for_exactly_this_script_is_taken",
+        only_rehearsed,
+    ),
     ("strangers_may_look_and_nothing_else", strangers),
     (
         "without_space_for_a_safe_rollback_nothing_starts",
@@ -23,6 +29,68 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         bound,
     ),
 ];
+
+fn only_rehearsed() {
+    with_device(async |mut device: Device| {
+        device.policy("allow_changes = true\nmin_isolation = 1\n");
+        device.start().await;
+        let mut package = device.package(MEND);
+        package.delivery = DeliveryMode::Uplink;
+        let refusal = async |device: &mut Device, package: &Package| {
+            let envelope = device.sign(package);
+            let delivery = device.deliver(&envelope);
+            let mut life = device.execute(envelope, Some(delivery)).await;
+            refused(&mut life).await
+        };
+        assert_eq!(
+            refusal(&mut device, &package).await,
+            Reason::PolicyDenied,
+            "nothing was rehearsed"
+        );
+
+        let asked = ExecutorRequest::Rehearse {
+            package: device.sign(&package),
+            bindings: Bindings::new(),
+        };
+        let ExecutorAnswer::Rehearsed { signed, .. } = device.ask(asked).await else {
+            panic!("no rehearsal");
+        };
+        let shown: Rehearsed =
+            serde_json::from_slice(&signed.unverified_payload().unwrap()).unwrap();
+        let RehearsalResult::Effect(effect) = shown.result else {
+            panic!("no effect");
+        };
+        package.id = PackageId::fresh();
+        package.effect = Some(Digest::of(b"nothing changes"));
+        assert_eq!(
+            refusal(&mut device, &package).await,
+            Reason::PolicyDenied,
+            "another effect"
+        );
+
+        package.id = PackageId::fresh();
+        package.effect = Some(effect.digest());
+        let mut other = package.clone();
+        other.script = Script::of(b"true\n");
+        assert_eq!(
+            refusal(&mut device, &other).await,
+            Reason::PolicyDenied,
+            "another script"
+        );
+
+        // Also after a restart: what was rehearsed is remembered.
+        device.kill();
+        device.start().await;
+        let envelope = device.sign(&package);
+        let delivery = device.deliver(&envelope);
+        let mut life = device.execute(envelope, Some(delivery)).await;
+        let answer = life.recv::<ExecutorAnswer>().await.unwrap().unwrap();
+        assert!(
+            matches!(answer, ExecutorAnswer::Admitted { .. }),
+            "{answer:?}"
+        );
+    });
+}
 
 fn refusals() {
     with_device(async |mut device: Device| {
