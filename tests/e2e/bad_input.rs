@@ -12,7 +12,7 @@ use std::time::Duration;
 use aizen_protocol::limit;
 use harness::cloud::{Cloud, PORT};
 use harness::device::{Device, USER};
-use harness::disk::SmallDisk;
+use harness::disk::{SmallDisk, own_mounts};
 use harness::fault::Fault;
 use harness::lab::{CLOUD, CLOUD_NAME, Lab};
 use harness::program::Program;
@@ -321,6 +321,7 @@ fn small_spool(world: &World) -> SmallDisk {
 
 #[test]
 fn on_a_disk_that_is_full_from_the_start_drops_are_told_and_records_flow_once_there_is_space() {
+    own_mounts().unwrap();
     let mut world = World::enrolled().unwrap();
     let disk = small_spool(&world);
     disk.fill().unwrap();
@@ -351,6 +352,7 @@ fn on_a_disk_that_is_full_from_the_start_drops_are_told_and_records_flow_once_th
 
 #[test]
 fn a_disk_that_fills_up_while_the_orchestrator_is_away_takes_nothing_that_waits() {
+    own_mounts().unwrap();
     let mut world = World::enrolled().unwrap();
     let disk = small_spool(&world);
     world.device.start().unwrap();

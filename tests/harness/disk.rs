@@ -7,8 +7,27 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::shell;
+
+/// Gives this thread, and every program that it starts from here on, mounts of their own: a full disk in one test is no
+/// fault of the machine that others look at.
+///
+/// # Errors
+/// If this is not root.
+pub fn own_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let nothing = None::<&str>;
+    Ok(mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )?)
+}
 
 /// One mounted disk. Programs that start afterwards see it.
 #[derive(Debug)]
