@@ -132,7 +132,7 @@ pub struct Spool {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("can't read the configuration {}: {source}", path.display())]
+    #[error("can't read the configuration {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -246,6 +246,16 @@ mod tests {
             text.contains(":2:") && text.contains("interface name"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_unknown_section_or_inline_key_is_named_itself() {
+        assert!(
+            error("\n[spol]\nmib = 3\n").contains(":2: spol: unknown key"),
+            "{}",
+            error("\n[spol]\nmib = 3\n")
+        );
+        assert!(error("spool = { mibs = 3 }\n").contains(": mibs: unknown key"));
     }
 
     #[test]

@@ -13,8 +13,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+pub mod guests;
 pub mod peer;
 
+pub use guests::Guests;
 pub use peer::{Access, Peer};
 
 /// What can go wrong on a local socket.

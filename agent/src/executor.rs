@@ -19,6 +19,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::control::Guests;
 use crate::execute;
 use crate::report::ReportError;
 use crate::store::StoreError;
@@ -45,6 +46,8 @@ use shared::Shared;
 
 /// Connections at once; more wait in the socket's backlog.
 const CONNECTIONS: usize = 32;
+/// Connections of one user that is not root.
+const CONNECTIONS_EACH: usize = 8;
 /// Requests that wait for the one owner.
 const ASKS: usize = 32;
 
@@ -170,6 +173,7 @@ async fn serve(
 ) -> Result<(), ExecutorError> {
     let (asks_tx, mut asks) = mpsc::channel::<Ask>(ASKS);
     let mut connections = JoinSet::new();
+    let guests = Guests::new(CONNECTIONS_EACH);
     let mut jobs: FuturesUnordered<Job> = FuturesUnordered::new();
     let mut change: Pending = None;
     let desk = RefCell::new(Desk::new(Rc::clone(&shared)));
@@ -177,9 +181,12 @@ async fn serve(
         let idle = connections.is_empty() && jobs.is_empty() && change.is_none();
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(door::converse(stream, asks_tx.clone()));
-                }
+                Ok((stream, _)) => match guests.enter(&stream) {
+                    Some(guest) => {
+                        connections.spawn(door::converse(stream, guest, asks_tx.clone()));
+                    }
+                    None => tracing::debug!("a user who has all its connections open was turned away"),
+                },
                 Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}

@@ -30,13 +30,18 @@ pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
             .next()
             .and_then(|l| l.split_once('='))
             .map_or("", |(key, _)| key.trim());
+        // The key that serde names is the wrong one itself, wherever it stands in its line.
+        let named = message
+            .strip_prefix("unknown key '")
+            .and_then(|rest| rest.split('\'').next());
+        let key = named.unwrap_or(key).to_owned();
         let message = match message.split_once(", ") {
             Some((what, rest)) if what.starts_with("unknown key") => format!("unknown key, {rest}"),
             _ => message,
         };
         Wrong {
             at,
-            key: key.to_owned(),
+            key,
             message,
         }
     })?;

@@ -12,11 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::state::State;
-use crate::control::{Access, Connection, ControlError};
+use crate::control::{Access, Connection, ControlError, Guests};
 use crate::sanitize;
 
 /// People at one time.
 const AT_ONCE: usize = 16;
+/// People of one user that is not root.
+const AT_ONCE_EACH: usize = 4;
 /// A connection that says nothing for so long is closed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,15 +30,18 @@ pub(super) async fn serve(
     asked: mpsc::Sender<Trigger>,
 ) {
     let mut open = JoinSet::new();
+    let guests = Guests::new(AT_ONCE_EACH);
     loop {
         tokio::select! {
             accepted = listener.accept(), if open.len() < AT_ONCE => match accepted {
                 Ok((stream, _)) => {
+                    let Some(guest) = guests.enter(&stream) else { continue };
                     let (state, sanitizer, asked) = (state.clone(), Arc::clone(&sanitizer), asked.clone());
                     open.spawn(async move {
                         if let Err(error) = converse(stream, &state, &sanitizer, &asked).await {
                             tracing::debug!(%error, "a local connection ended");
                         }
+                        drop(guest);
                     });
                 }
                 Err(error) => {
@@ -57,7 +62,15 @@ async fn converse(
 ) -> Result<(), ControlError> {
     let mut connection = Connection::accepted(stream)?;
     while let Ok(received) = timeout(PATIENCE, connection.recv::<DaemonRequest>()).await {
-        let Some(request) = received? else { break };
+        let request = match received {
+            Ok(Some(request)) => request,
+            Ok(None) => break,
+            Err(error) => {
+                let message = error.to_string();
+                connection.send(&DaemonAnswer::Failed { message }).await?;
+                return Err(error);
+            }
+        };
         let answer = if connection.peer().may(needed(&request), None) {
             answer(request, state, sanitizer, asked).await
         } else {

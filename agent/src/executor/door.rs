@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::watchers::QUEUE;
+use crate::control::guests::Guest;
 use crate::control::{Connection, ControlError, Peer};
 
 /// A peer that asks nothing for so long is disconnected: an idle executor ends.
@@ -23,8 +24,8 @@ pub(crate) struct Ask {
     pub(crate) answers: mpsc::Sender<ExecutorAnswer>,
 }
 
-/// Carries one connection until it ends.
-pub(crate) async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
+/// Carries one connection until it ends, and keeps its place for so long.
+pub(crate) async fn converse(stream: UnixStream, guest: Guest, asks: mpsc::Sender<Ask>) {
     let mut connection = match Connection::accepted(stream) {
         Ok(connection) => connection,
         Err(error) => {
@@ -35,6 +36,7 @@ pub(crate) async fn converse(stream: UnixStream, asks: mpsc::Sender<Ask>) {
     if let Err(error) = requests(&mut connection, &asks).await {
         tracing::info!(%error, peer = ?connection.peer(), "a connection ended");
     }
+    drop(guest);
 }
 
 async fn requests(
