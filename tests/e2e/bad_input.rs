@@ -450,3 +450,40 @@ fn a_user_without_privileges_may_look_but_not_pause_dial_or_enrol() {
     assert_eq!(tree(&device.state().join("executor")), before);
     assert_eq!(status(device)["executor"]["paused"], false);
 }
+
+#[test]
+fn a_user_who_takes_every_connection_it_gets_keeps_nobody_from_asking() {
+    let world = World::start(&mut |_, _| {}).unwrap();
+    let hold = "import socket, sys, time\nheld = []\nfor path in sys.argv[1:]:\n for _ in range(40):\n  s = socket.socket(socket.AF_UNIX); s.connect(path); held.append(s)\nprint('held', flush=True)\ntime.sleep(60)\n";
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid",
+            "nobody",
+            "--regid",
+            "nogroup",
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+            hold,
+        ])
+        .args([world.device.daemon_socket(), world.device.executor_socket()]);
+    let mut holder = Program::start(
+        "the holder",
+        &mut command,
+        &world.lab.folder().join("holder.log"),
+    )
+    .unwrap();
+    let log = world.lab.folder().join("holder.log");
+    let ready = || std::fs::read_to_string(&log).is_ok_and(|said| said.contains("held"));
+    holder.wait_ready(Duration::from_secs(10), ready).unwrap();
+    let began = std::time::Instant::now();
+    world.device.ask(&["status"]).unwrap();
+    assert!(world.device.try_aizen(&["pause"]).unwrap().status.success());
+    // Thirty seconds is what one silent connection is given.
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+}
