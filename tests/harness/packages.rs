@@ -12,7 +12,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("dnsmasq", "dnsmasq-base"),
     ("nft", "nftables"),
-    ("python3", "python3-minimal"),
+    ("python3", "python3"),
+    ("ping", "iputils-ping"),
+    ("sysctl", "procps"),
     ("bwrap", "bubblewrap"),
 ];
 

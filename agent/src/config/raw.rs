@@ -39,11 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
             Some((what, rest)) if what.starts_with("unknown key") => format!("unknown key, {rest}"),
             _ => message,
         };
-        Wrong {
-            at,
-            key,
-            message,
-        }
+        Wrong { at, key, message }
     })?;
     Ok(raw.validated())
 }
