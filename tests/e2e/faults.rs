@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use harness::device::Device;
+use harness::device::{Device, USER};
+use harness::disk::{SmallDisk, own_mounts};
 use harness::fault::Fault;
-use harness::lab::Lab;
-use harness::wait;
+use harness::lab::{CLOUD, DNS1, Lab};
+use harness::{stand_in, wait};
 use serde_json::Value;
 
 fn diagnose(device: &Device) -> (Value, i32) {
@@ -31,17 +32,25 @@ fn causes(verdict: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// Diagnoses until this cause alone is named: some faults take seconds to show.
+fn alone(device: &Device, cause: &str) -> (Value, i32) {
+    let found = wait::until(
+        &format!("{cause} to be named"),
+        Duration::from_secs(40),
+        || {
+            let (verdict, code) = diagnose(device);
+            (causes(&verdict) == [cause]).then_some((verdict, code))
+        },
+    );
+    found.unwrap_or_else(|e| panic!("{e:#}: {:#}", diagnose(device).0))
+}
+
 fn named(fault: Fault) {
     let mut lab = Lab::lay_out().unwrap();
     lab.wait_connected().unwrap();
     let device = Device::new(&lab).unwrap();
     fault.inject(&mut lab).unwrap();
-    // A neighbour entry takes some seconds to fail.
-    let found = wait::until("the cause to be named", Duration::from_secs(40), || {
-        let (verdict, code) = diagnose(&device);
-        (causes(&verdict) == [fault.cause()]).then_some((verdict.clone(), code))
-    });
-    let (verdict, code) = found.unwrap_or_else(|e| panic!("{e:#}: {:#}", diagnose(&device).0));
+    let (verdict, code) = alone(&device, fault.cause());
     assert!(
         !verdict["findings"][0]["evidence"]
             .as_array()
@@ -49,6 +58,45 @@ fn named(fault: Fault) {
             .is_empty()
     );
     assert!(code == 1 || code == 2, "exit {code}");
+}
+
+#[test]
+fn a_slow_resolver_is_named() {
+    let mut lab = Lab::lay_out().unwrap();
+    lab.wait_connected().unwrap();
+    let device = Device::new(&lab).unwrap();
+    lab.stop_resolver(0);
+    let _slow = stand_in::slow_resolver(&lab.dns[0], DNS1, lab.folder()).unwrap();
+    alone(&device, "resolver_slow");
+}
+
+#[test]
+fn a_clock_that_is_behind_the_time_server_is_named() {
+    let lab = Lab::lay_out().unwrap();
+    lab.wait_connected().unwrap();
+    let device = Device::new(&lab).unwrap();
+    let file = device.etc().join("aizen/aizen.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        config.replace("[probe]\n", &format!("[probe]\nntp = [\"{CLOUD}\"]\n")),
+    )
+    .unwrap();
+    let _ahead = stand_in::time_server(&lab.cloud, CLOUD, 3600, lab.folder()).unwrap();
+    let (verdict, _) = alone(&device, "ntp_offset");
+    let evidence = verdict["findings"][0]["evidence"].to_string();
+    assert!(evidence.contains(CLOUD), "{evidence}");
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    own_mounts().unwrap();
+    let lab = Lab::lay_out().unwrap();
+    lab.wait_connected().unwrap();
+    let device = Device::new(&lab).unwrap();
+    let disk = SmallDisk::over(&lab.folder().join("var"), 2, USER).unwrap();
+    disk.fill().unwrap();
+    alone(&device, "disk_full");
 }
 
 #[test]

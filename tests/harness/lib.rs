@@ -12,6 +12,7 @@ pub mod package;
 pub mod packages;
 pub mod program;
 pub mod shell;
+pub mod stand_in;
 pub mod tap;
 pub mod wait;
 pub mod world;

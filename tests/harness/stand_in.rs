@@ -1,0 +1,79 @@
+//! Servers that answer as a sick one would: late, or with a wrong clock. Each is a real program on a real socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+use crate::program::Program;
+use crate::shell;
+
+/// Answers every question after 450 ms with one address, each in a thread of its own.
+const SLOW_DNS: &str = "
+import socket, sys, threading, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); server.bind((sys.argv[1], 53))
+def answer(question, peer):
+    time.sleep(0.45)
+    head = question[:2] + b'\\x81\\x80' + question[4:6] + b'\\0\\1\\0\\0\\0\\0'
+    server.sendto(head + question[12:] + b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4' + bytes([198, 51, 100, 80]), peer)
+while True:
+    threading.Thread(target=answer, args=server.recvfrom(4096), daemon=True).start()
+";
+
+/// An SNTP server (RFC 4330, stratum 2) whose clock is ahead by the given seconds.
+const AHEAD_NTP: &str = "
+import socket, struct, sys, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); server.bind((sys.argv[1], 123))
+while True:
+    question, peer = server.recvfrom(512)
+    now = time.time() + 2208988800 + float(sys.argv[2])
+    stamp = struct.pack('!II', int(now), int((now % 1) * 2**32))
+    server.sendto(struct.pack('!BBbb', 0x24, 2, 6, -20) + b'\\0' * 8 + b'GPS\\0' + stamp + question[40:48] + stamp + stamp, peer)
+";
+
+/// Starts a resolver that answers late.
+///
+/// # Errors
+/// If it does not listen within ten seconds.
+pub fn slow_resolver(netns: &Netns, address: &str, folder: &Path) -> Result<Program> {
+    start(
+        "slow resolver",
+        netns,
+        &[SLOW_DNS, address],
+        ":0035 ",
+        folder,
+    )
+}
+
+/// Starts a time server that is ahead by so many seconds.
+///
+/// # Errors
+/// If it does not listen within ten seconds.
+pub fn time_server(netns: &Netns, address: &str, ahead_s: i32, folder: &Path) -> Result<Program> {
+    start(
+        "time server",
+        netns,
+        &[AHEAD_NTP, address, &ahead_s.to_string()],
+        ":007B ",
+        folder,
+    )
+}
+
+fn start(
+    name: &'static str,
+    netns: &Netns,
+    words: &[&str],
+    port: &str,
+    folder: &Path,
+) -> Result<Program> {
+    let mut command = netns.command("/usr/bin/python3");
+    command.arg("-c").args(words);
+    let mut program = Program::start(name, &mut command, &folder.join("stand-in.log"))?;
+    let listens = || {
+        shell::run(netns.command("cat").arg("/proc/net/udp"))
+            .is_ok_and(|table| table.contains(port))
+    };
+    program.wait_ready(Duration::from_secs(10), listens)?;
+    Ok(program)
+}
