@@ -170,3 +170,37 @@ fn is_refused() {
         other => panic!("{other:?}"),
     }
 }
+
+/// A kernel without Landlock, as this thread and all that it starts see it.
+fn forget_landlock() {
+    let calls = r#"{"kernel": {"mismatch_action": "allow", "match_action": {"errno": 38}, "filter": [
+        {"syscall": "landlock_create_ruleset"}, {"syscall": "landlock_add_rule"}, {"syscall": "landlock_restrict_self"}]}}"#;
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let compiled = seccompiler::compile_from_json(calls.as_bytes(), arch).unwrap();
+    seccompiler::apply_filter(&compiled["kernel"]).unwrap();
+}
+
+#[test]
+fn without_landlock_it_is_level_two_and_says_so_and_what_needs_more_is_refused() {
+    forget_landlock();
+    let finished = run(profile(
+        "echo over; (echo x >/etc/aizen-test) 2>/dev/null && echo wrote",
+    ));
+    assert_eq!(finished.isolation.level, 2);
+    assert!(
+        lacks(&finished.isolation, "landlock"),
+        "{:?}",
+        finished.isolation
+    );
+    assert_eq!(said(&finished), "over");
+    let mut demanding = profile("echo over");
+    demanding.min_level = 3;
+    let refused = try_run(demanding).unwrap_err();
+    let SandboxError::BelowMinimum { missing, .. } = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        missing.iter().any(|layer| layer.contains("landlock")),
+        "{missing:?}"
+    );
+}
