@@ -602,14 +602,21 @@ async fn a_peer_that_says_nothing_any_more_is_found_by_pings() {
 async fn a_peer_that_reads_nothing_ends_the_write_in_time_and_the_spool_keeps_everything() {
     let ca = Ca::new();
     let cloud = Cloud::with_ca(&ca).await;
-    let mut device = Device::start_with(&ca.identity(), &cloud, "localhost", |s| {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    // Filled before the device dials: on a slow disk that takes longer than an attempt may.
+    let filled = SpoolHandle::new(Spool::open(
+        &dir.path().join("spool"),
+        SpoolLimits::default(),
+    ));
+    for _ in 0..15 {
+        let record = evidence::record(limit::FRAME - 1000);
+        filled.append_record(&record).await.unwrap();
+    }
+    drop(filled);
+    let mut device = Device::start_in(dir, &ca.identity(), &cloud, "localhost", |s| {
         s.write_within = Duration::from_millis(500);
         s.bounds.window_bytes = 64 << 20;
     });
-    for _ in 0..15 {
-        let record = evidence::record(limit::FRAME - 1000);
-        device.spool.append_record(&record).await.unwrap();
-    }
     let mut deaf = soon("the device", cloud.accept()).await;
     welcome(&mut deaf, 0).await;
     let error = device.disconnected().await;
