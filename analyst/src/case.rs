@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::limit;
 use aizen_protocol::record::{
-    Address, Body, DnsProbe, Duplicate, Forwarding, Host, Link, Neighbour, PathMtu, Profile, Reach,
-    Record, Resolvers, Round, Route, Rule, Time,
+    Address, Body, Certificate, ConfigFile, Connect, Conntrack, CpuTimes, Dhcp, DhcpProbe,
+    DnsProbe, Duplicate, Ethernet, Fdb, FilterChain, Forwarding, History, Host, Link, Lldp, Load,
+    LogLine, Module, Neighbour, NeighbourTable, PathMtu, Portal, PppoeProbe, Pressure, Profile,
+    Protocols, Queue, Radio, Reach, Record, Resolvers, Round, Route, RouterProbe, Rule, Service,
+    Softnet, Time, Trace, WireGuard,
 };
 use jiff::Timestamp;
 
@@ -82,26 +85,95 @@ pub(crate) struct Seen<T> {
     pub(crate) value: T,
 }
 
-/// One complete pass over the collectors; none where a collector gave nothing.
-#[derive(Clone, Debug)]
-pub(crate) struct Pass {
-    pub(crate) boot: BootId,
-    pub(crate) id: RoundId,
-    pub(crate) profile: Option<Seen<Profile>>,
-    pub(crate) links: Option<Seen<Vec<Link>>>,
-    pub(crate) addresses: Option<Seen<Vec<Address>>>,
-    pub(crate) routes: Option<Seen<Vec<Route>>>,
-    pub(crate) rules: Option<Seen<Vec<Rule>>>,
-    pub(crate) neighbours: Option<Seen<Vec<Neighbour>>>,
-    pub(crate) forwarding: Option<Seen<Forwarding>>,
-    pub(crate) resolvers: Option<Seen<Resolvers>>,
-    pub(crate) dns: Option<Seen<Vec<DnsProbe>>>,
-    pub(crate) reach: Option<Seen<Vec<Reach>>>,
-    pub(crate) path_mtu: Option<Seen<Vec<PathMtu>>>,
-    pub(crate) duplicates: Option<Seen<Vec<Duplicate>>>,
-    pub(crate) time: Option<Seen<Time>>,
-    pub(crate) host: Option<Seen<Host>>,
-    pub(crate) ended: Seen<Round>,
+/// Takes a value as it is.
+fn whole<T>(at: Timestamp, value: T) -> Seen<T> {
+    Seen { at, value }
+}
+
+/// Takes a list, bounded.
+fn bounded<T>(at: Timestamp, mut value: Vec<T>) -> Seen<Vec<T>> {
+    value.truncate(limit::OBJECTS);
+    Seen { at, value }
+}
+
+macro_rules! pass {
+    ($($field:ident: $body:ident($value:ty) by $take:ident,)*) => {
+        /// One complete pass over the collectors; none where a collector gave nothing.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Pass {
+            pub(crate) boot: BootId,
+            pub(crate) id: RoundId,
+            $(pub(crate) $field: Option<Seen<$value>>,)*
+            pub(crate) ended: Seen<Round>,
+        }
+
+        impl Pass {
+            fn new(boot: BootId, id: RoundId, ended: Seen<Round>) -> Self {
+                Self { boot, id, $($field: None,)* ended }
+            }
+
+            fn keep(&mut self, at: Timestamp, body: Body) {
+                match body {
+                    $(Body::$body(value) => self.$field = Some($take(at, value)),)*
+                    // The end was taken when the pass was assembled.
+                    Body::Round(_) => {}
+                }
+            }
+
+            /// True if this collector gave something in this pass.
+            pub(crate) fn has(&self, collector: &str) -> bool {
+                match collector {
+                    $(stringify!($field) => self.$field.is_some(),)*
+                    "round" => true,
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+pass! {
+    profile: Profile(Profile) by whole,
+    links: Links(Vec<Link>) by bounded,
+    ethernet: Ethernet(Vec<Ethernet>) by bounded,
+    fdb: Fdb(Fdb) by whole,
+    queues: Queues(Vec<Queue>) by bounded,
+    modules: Modules(Vec<Module>) by bounded,
+    wireless: Wireless(Radio) by whole,
+    addresses: Addresses(Vec<Address>) by bounded,
+    routes: Routes(Vec<Route>) by bounded,
+    rules: Rules(Vec<Rule>) by bounded,
+    neighbours: Neighbours(Vec<Neighbour>) by bounded,
+    neighbour_tables: NeighbourTables(Vec<NeighbourTable>) by bounded,
+    forwarding: Forwarding(Forwarding) by whole,
+    resolvers: Resolvers(Resolvers) by whole,
+    dns: Dns(Vec<DnsProbe>) by bounded,
+    reach: Reach(Vec<Reach>) by bounded,
+    path_mtu: PathMtu(Vec<PathMtu>) by bounded,
+    connects: Connects(Vec<Connect>) by bounded,
+    traces: Traces(Vec<Trace>) by bounded,
+    load: Load(Vec<Load>) by bounded,
+    certificates: Certificates(Vec<Certificate>) by bounded,
+    portal: Portal(Portal) by whole,
+    duplicates: Duplicates(Vec<Duplicate>) by bounded,
+    dhcp: Dhcp(Dhcp) by whole,
+    dhcp_probes: DhcpProbes(Vec<DhcpProbe>) by bounded,
+    pppoe_probes: PppoeProbes(Vec<PppoeProbe>) by bounded,
+    router_probes: RouterProbes(Vec<RouterProbe>) by bounded,
+    lldp: Lldp(Vec<Lldp>) by bounded,
+    protocols: Protocols(Protocols) by whole,
+    softnet: Softnet(Vec<Softnet>) by bounded,
+    conntrack: Conntrack(Conntrack) by whole,
+    filter: Filter(Vec<FilterChain>) by bounded,
+    wireguard: WireGuard(Vec<WireGuard>) by bounded,
+    time: Time(Time) by whole,
+    host: Host(Host) by whole,
+    cpu: Cpu(Vec<CpuTimes>) by bounded,
+    pressure: Pressure(Pressure) by whole,
+    services: Services(Vec<Service>) by bounded,
+    log: Log(Vec<LogLine>) by bounded,
+    configuration: Configuration(Vec<ConfigFile>) by bounded,
+    history: History(History) by whole,
 }
 
 impl Pass {
@@ -109,84 +181,13 @@ impl Pass {
         // The newest record of a kind comes last and wins; equal times are told apart by content, not by arrival.
         records.sort_by_cached_key(|record| (record.at, format!("{:?}", record.body)));
         let ended = records.iter().rev().find_map(|record| match &record.body {
-            Body::Round(round) => Some(Seen {
-                at: record.at,
-                value: round.clone(),
-            }),
+            Body::Round(round) => Some(whole(record.at, round.clone())),
             _ => None,
         })?;
-        let mut pass = Self {
-            boot,
-            id,
-            profile: None,
-            links: None,
-            addresses: None,
-            routes: None,
-            rules: None,
-            neighbours: None,
-            forwarding: None,
-            resolvers: None,
-            dns: None,
-            reach: None,
-            path_mtu: None,
-            duplicates: None,
-            time: None,
-            host: None,
-            ended,
-        };
+        let mut pass = Self::new(boot, id, ended);
         for record in records {
             pass.keep(record.at, record.body);
         }
         Some(pass)
-    }
-
-    fn keep(&mut self, at: Timestamp, body: Body) {
-        fn one<T>(slot: &mut Option<Seen<T>>, at: Timestamp, value: T) {
-            *slot = Some(Seen { at, value });
-        }
-        fn many<T>(slot: &mut Option<Seen<Vec<T>>>, at: Timestamp, mut value: Vec<T>) {
-            value.truncate(limit::OBJECTS);
-            *slot = Some(Seen { at, value });
-        }
-        match body {
-            Body::Profile(value) => one(&mut self.profile, at, value),
-            Body::Links(value) => many(&mut self.links, at, value),
-            Body::Addresses(value) => many(&mut self.addresses, at, value),
-            Body::Routes(value) => many(&mut self.routes, at, value),
-            Body::Rules(value) => many(&mut self.rules, at, value),
-            Body::Neighbours(value) => many(&mut self.neighbours, at, value),
-            Body::Forwarding(value) => one(&mut self.forwarding, at, value),
-            Body::Resolvers(value) => one(&mut self.resolvers, at, value),
-            Body::Dns(value) => many(&mut self.dns, at, value),
-            Body::Reach(value) => many(&mut self.reach, at, value),
-            Body::PathMtu(value) => many(&mut self.path_mtu, at, value),
-            Body::Duplicates(value) => many(&mut self.duplicates, at, value),
-            Body::Time(value) => one(&mut self.time, at, value),
-            Body::Host(value) => one(&mut self.host, at, value),
-            // The end was taken when the pass was assembled.
-            Body::Round(_) => {}
-        }
-    }
-
-    /// True if this collector gave something in this pass.
-    pub(crate) fn has(&self, collector: &str) -> bool {
-        match collector {
-            "profile" => self.profile.is_some(),
-            "links" => self.links.is_some(),
-            "addresses" => self.addresses.is_some(),
-            "routes" => self.routes.is_some(),
-            "rules" => self.rules.is_some(),
-            "neighbours" => self.neighbours.is_some(),
-            "forwarding" => self.forwarding.is_some(),
-            "resolvers" => self.resolvers.is_some(),
-            "dns" => self.dns.is_some(),
-            "reach" => self.reach.is_some(),
-            "path_mtu" => self.path_mtu.is_some(),
-            "duplicates" => self.duplicates.is_some(),
-            "time" => self.time.is_some(),
-            "host" => self.host.is_some(),
-            "round" => true,
-            _ => false,
-        }
     }
 }

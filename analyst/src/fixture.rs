@@ -303,6 +303,7 @@ pub(crate) fn link(index: u32, name: &str, carrier: bool) -> Link {
         ])),
         master: None,
         counters: None,
+        ..Link::default()
     }
 }
 
@@ -317,6 +318,7 @@ fn grown(mut link: Link, round: u64) -> Link {
 
 pub(crate) fn address(link: u32, address: &str, scope: &str) -> Address {
     Address {
+        preferred_s: None,
         link,
         address: address.parse().unwrap(),
         scope: scope.into(),
@@ -330,6 +332,9 @@ pub(crate) fn address(link: u32, address: &str, scope: &str) -> Address {
 
 pub(crate) fn route(destination: &str, gateway: Option<&str>, link: u32) -> Route {
     Route {
+        next_hops: Vec::new(),
+        dead: false,
+        expires_s: None,
         destination: destination.parse().unwrap(),
         gateway: gateway.map(ip),
         link: Some(link),
@@ -343,6 +348,8 @@ pub(crate) fn route(destination: &str, gateway: Option<&str>, link: u32) -> Rout
 
 pub(crate) fn neighbour(link: u32, address: &str, mac: &str, state: NeighbourState) -> Neighbour {
     Neighbour {
+        router: false,
+        confirmed_ms: None,
         link,
         address: ip(address),
         mac: mac.parse().ok(),
@@ -361,6 +368,10 @@ pub(crate) fn dns(
         .filter(|answer| matches!(answer, DnsAnswer::Rcode(_)))
         .count();
     DnsProbe {
+        transport: aizen_protocol::record::DnsTransport::Udp,
+        purpose: aizen_protocol::record::DnsPurpose::Lookup,
+        addresses: Vec::new(),
+        authentic: false,
         resolver: ip(resolver),
         configured,
         name: Name(NAME.into()),
@@ -401,6 +412,8 @@ pub(crate) fn server(server: &str, offset_ms: Option<i64>) -> TimeServer {
 
 pub(crate) fn disk(mount: &str, fs: &str, total: u64, available: u64) -> Disk {
     Disk {
+        wanted_writable: None,
+        errors: None,
         mount: mount.into(),
         fs: fs.into(),
         total_bytes: total,

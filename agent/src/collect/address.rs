@@ -53,6 +53,7 @@ fn decode(message: &AddressMessage) -> Option<Address> {
         deprecated: flags.contains(AddressFlags::Deprecated),
         dynamic: !flags.contains(AddressFlags::Permanent),
         valid_s,
+        preferred_s: None,
     })
 }
 

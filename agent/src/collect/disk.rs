@@ -116,6 +116,8 @@ fn disk(mount: &Mount, stat: &Statvfs) -> Disk {
         inodes: widen(stat.files()),
         inodes_free: widen(stat.files_free()),
         read_only: mount.read_only || stat.flags().contains(FsFlags::ST_RDONLY),
+        wanted_writable: None,
+        errors: None,
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn collect(root: &Path, before: Option<Ticks>) -> (Seen<Host>, Option
         oom_kills: field(&vmstat, "oom_kill"),
         temperature_c: hottest(root),
         disks: Vec::new(),
+        ..Host::default()
     };
     (Seen { value: host, gaps }, ticks)
 }

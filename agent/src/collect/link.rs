@@ -26,17 +26,10 @@ fn decode(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
-        driver_kind: None,
         loopback: flags.contains(LinkFlags::Loopback),
         admin_up: flags.contains(LinkFlags::Up),
-        oper: OperState::Unknown,
-        carrier: None,
-        carrier_changes: None,
-        mtu: 0,
-        mac: None,
-        master: None,
-        counters: None,
+        promiscuous: flags.contains(LinkFlags::Promisc),
+        ..Link::default()
     };
     for attribute in message.attributes {
         match attribute {
@@ -91,6 +84,17 @@ fn counters(stats: &Stats64) -> LinkCounters {
         rx_crc_errors: stats.rx_crc_errors,
         collisions: stats.collisions,
         multicast: stats.multicast,
+        rx_length_errors: stats.rx_length_errors,
+        rx_over_errors: stats.rx_over_errors,
+        rx_frame_errors: stats.rx_frame_errors,
+        rx_fifo_errors: stats.rx_fifo_errors,
+        rx_missed_errors: stats.rx_missed_errors,
+        rx_nohandler: stats.rx_nohandler,
+        tx_aborted_errors: stats.tx_aborted_errors,
+        tx_carrier_errors: stats.tx_carrier_errors,
+        tx_fifo_errors: stats.tx_fifo_errors,
+        tx_heartbeat_errors: stats.tx_heartbeat_errors,
+        tx_window_errors: stats.tx_window_errors,
     }
 }
 

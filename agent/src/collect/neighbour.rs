@@ -58,6 +58,8 @@ fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
         address,
         mac,
         state,
+        router: false,
+        confirmed_ms: None,
     })
 }
 

@@ -219,6 +219,9 @@ mod tests {
     fn default_route(gateway: &str, link: u32) -> Route {
         let gateway: IpAddr = gateway.parse().unwrap();
         Route {
+            next_hops: Vec::new(),
+            dead: false,
+            expires_s: None,
             destination: if gateway.is_ipv4() {
                 "0.0.0.0/0"
             } else {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aizen_protocol::private::Name;
-use aizen_protocol::record::{DnsAnswer, DnsProbe, Resolvers};
+use aizen_protocol::record::{DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, Resolvers};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -162,6 +162,10 @@ async fn probe(
     DnsProbe {
         resolver,
         configured,
+        transport: DnsTransport::Udp,
+        purpose: DnsPurpose::Lookup,
+        addresses: Vec::new(),
+        authentic: false,
         name: Name(name.to_owned()),
         answers: asked.iter().map(|a| a.answer).collect(),
         rtt_us: asked

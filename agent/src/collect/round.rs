@@ -2,7 +2,7 @@
 
 mod see;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -12,11 +12,10 @@ use aizen_protocol::record::{Address, Body, Duplicate, Gap, Profile, Record, Rou
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
 
-use self::see::{Due, Network, Told};
-use super::disk::Hung;
+use self::see::tables::Tables;
+use self::see::{Part, Told, host, probes, tables};
 use super::duplicate::{self, Candidate};
-use super::host::Ticks;
-use super::schedule::{Rare, Schedule};
+use super::schedule::{self, Schedule};
 use super::{Seen, Settings};
 use crate::clock;
 
@@ -27,9 +26,8 @@ pub struct Collector {
     boot: BootId,
     last: RoundId,
     schedule: Schedule,
-    ticks: Option<Ticks>,
-    hung: Hung,
-    kept: BTreeMap<Rare, Kept>,
+    host: host::Memory,
+    kept: BTreeMap<&'static str, Kept>,
     candidates: Vec<Candidate>,
     learned: Option<Vec<Duplicate>>,
 }
@@ -52,8 +50,7 @@ impl Collector {
             boot,
             last: RoundId::default(),
             schedule: Schedule::default(),
-            ticks: None,
-            hung: Hung::default(),
+            host: host::Memory::default(),
             kept: BTreeMap::new(),
             candidates: Vec::new(),
             learned: None,
@@ -83,56 +80,58 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
-        let due = Due {
-            path_mtu: self.schedule.start(Rare::PathMtu, began, trigger),
-            arp: self.learned.is_none() && self.schedule.start(Rare::Arp, began, trigger),
-            time: self.schedule.start(Rare::Time, began, trigger),
-        };
+        let mut due = self.schedule.start(began, trigger);
+        if self.learned.is_some() {
+            due.rest("arp");
+        }
         let settings = &self.settings;
-        let (network, (host, ticks), time) = tokio::join!(
-            see::network(settings, due),
-            see::host(settings, self.ticks, &self.hung),
-            see::time(settings, due),
+        let ((tables, (probed, arp)), machine) = tokio::join!(
+            async {
+                let tables = tables::see(settings).await;
+                let probed = probes::see(settings, &due, &tables).await;
+                (tables, probed)
+            },
+            host::see(settings, &mut self.host),
         );
-        self.ticks = ticks.or(self.ticks);
         pass.add(clock::now(), Body::Profile(profile(settings)));
-        self.take_network(&mut pass, network);
-        self.take_rare(
-            &mut pass,
-            Rare::Time,
-            time.map(|t| t.map(Body::Time)),
-            "time",
-        );
-        pass.take("host", host.map(Body::Host));
+        let duplicates = self.see_duplicates(&tables, arp);
+        let mut parts = tables.into_parts();
+        parts.extend(probed);
+        parts.push(duplicates);
+        parts.extend(machine);
+        self.take(&mut pass, parts);
         let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
         pass.end(trigger, u32::try_from(took_ms).unwrap_or(u32::MAX), dropped)
     }
 
-    fn take_network(&mut self, pass: &mut Pass, network: Network) {
-        let links = network.links.value().map(Vec::as_slice).unwrap_or_default();
-        let addresses = network
+    /// What was seen now, and what rare collectors saw last.
+    fn take(&mut self, pass: &mut Pass, parts: Vec<Part>) {
+        let mut told = BTreeSet::new();
+        for part in parts {
+            told.insert(part.collector);
+            if schedule::is_rare(part.collector) {
+                self.kept.insert(part.collector, Kept::of(&part.told));
+            }
+            pass.take(part.collector, part.told);
+        }
+        for (collector, kept) in &self.kept {
+            // Answers to ARP are told as part of the duplicates.
+            if *collector != ARP && !told.contains(collector) {
+                pass.retell(collector, kept);
+            }
+        }
+    }
+
+    fn see_duplicates(&mut self, tables: &Tables, arp: Option<Told<Vec<Duplicate>>>) -> Part {
+        let links = tables.links.value().map(Vec::as_slice).unwrap_or_default();
+        let addresses = tables
             .addresses
             .value()
             .map(Vec::as_slice)
             .unwrap_or_default();
         self.candidates = duplicate::candidates(links, addresses);
-        let duplicates = self.merge_duplicates(addresses, network.arp);
-        pass.take("links", network.links.map(Body::Links));
-        pass.take("addresses", network.addresses.map(Body::Addresses));
-        pass.take("routes", network.routes.map(Body::Routes));
-        pass.take("rules", network.rules.map(Body::Rules));
-        pass.take("neighbours", network.neighbours.map(Body::Neighbours));
-        pass.take("forwarding", network.forwarding.map(Body::Forwarding));
-        pass.take("resolvers", network.resolvers.map(Body::Resolvers));
-        pass.take("dns", network.dns.map(Body::Dns));
-        pass.take("reach", network.reach.map(Body::Reach));
-        self.take_rare(
-            pass,
-            Rare::PathMtu,
-            network.path_mtu.map(|p| p.map(Body::PathMtu)),
-            "path_mtu",
-        );
-        pass.take("duplicates", duplicates.map(Body::Duplicates));
+        let duplicates = self.merge_duplicates(addresses, arp);
+        Part::new("duplicates", duplicates, Body::Duplicates)
     }
 
     /// Failed detections of this round, and the newest answers to ARP probes.
@@ -144,20 +143,11 @@ impl Collector {
         let mut duplicates = duplicate::detected(addresses);
         let mut gaps = Vec::new();
         if let Some(arp) = arp {
-            let (found, unseen) = match arp.result {
-                Ok(seen) => (seen.value, seen.gaps),
-                Err(error) => (Vec::new(), vec![error.to_string()]),
-            };
-            let kept = Kept {
-                at: arp.at,
-                body: Some(Body::Duplicates(found)),
-                gaps: unseen,
-            };
-            self.kept.insert(Rare::Arp, kept);
+            self.kept.insert(ARP, Kept::of(&arp.map(Body::Duplicates)));
         }
         if let Some(learned) = &self.learned {
             duplicates.extend(learned.iter().cloned());
-        } else if let Some(kept) = self.kept.get(&Rare::Arp) {
+        } else if let Some(kept) = self.kept.get(ARP) {
             if let Some(Body::Duplicates(found)) = &kept.body {
                 duplicates.extend(found.iter().cloned());
             }
@@ -171,34 +161,18 @@ impl Collector {
             }),
         }
     }
+}
 
-    fn take_rare(
-        &mut self,
-        pass: &mut Pass,
-        rare: Rare,
-        told: Option<Told<Body>>,
-        name: &'static str,
-    ) {
-        if let Some(told) = told {
-            let (body, gaps) = match told.result {
-                Ok(seen) => (Some(seen.value), seen.gaps),
-                Err(error) => (None, vec![error.to_string()]),
-            };
-            self.kept.insert(
-                rare,
-                Kept {
-                    at: told.at,
-                    body,
-                    gaps,
-                },
-            );
-        }
-        if let Some(kept) = self.kept.get(&rare).cloned() {
-            pass.gaps
-                .extend(kept.gaps.into_iter().map(|reason| gap(name, reason)));
-            if let Some(body) = kept.body {
-                pass.add(kept.at, body);
-            }
+impl Kept {
+    fn of(told: &Told<Body>) -> Self {
+        let (body, gaps) = match &told.result {
+            Ok(seen) => (Some(seen.value.clone()), seen.gaps.clone()),
+            Err(error) => (None, vec![error.to_string()]),
+        };
+        Self {
+            at: told.at,
+            body,
+            gaps,
         }
     }
 }
@@ -220,6 +194,14 @@ impl Pass {
                 self.add(told.at, seen.value);
             }
             Err(error) => self.gaps.push(gap(name, error.to_string())),
+        }
+    }
+
+    fn retell(&mut self, name: &'static str, kept: &Kept) {
+        self.gaps
+            .extend(kept.gaps.iter().map(|reason| gap(name, reason.clone())));
+        if let Some(body) = &kept.body {
+            self.add(kept.at, body.clone());
         }
     }
 
@@ -274,6 +256,7 @@ fn boot_id(root: &Path) -> Option<BootId> {
         .ok()
 }
 
+const ARP: &str = "arp";
 const MAX_GAPS: usize = 64;
 const MAX_REASON: usize = 300;
 

@@ -89,6 +89,9 @@ fn decode(message: &RouteMessage) -> Vec<Route> {
         protocol: protocol(header.protocol),
         kind: kind(header.kind),
         source: None,
+        next_hops: Vec::new(),
+        dead: false,
+        expires_s: None,
     };
     let mut hops = Vec::new();
     for attribute in &message.attributes {

@@ -38,6 +38,9 @@ fn decode(message: &RuleMessage) -> Option<Rule> {
         to: None,
         table: u32::from(header.table),
         action: action(header.action),
+        iif: None,
+        oif: None,
+        mark: None,
     };
     let prefix = |address: &IpAddr, length| {
         Some(Prefix {

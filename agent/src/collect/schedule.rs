@@ -1,6 +1,6 @@
 //! Who runs when, and how long each may take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aizen_protocol::record::Trigger;
@@ -42,54 +42,82 @@ impl Budgets {
     }
 }
 
-/// Collectors that don't run in every round, as they cost other people something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rare {
-    PathMtu,
-    Arp,
-    Time,
+/// Collectors that don't run in every round, as they cost the device or other people something: the least seconds
+/// between two runs, without and with a reason to hurry.
+const PAUSES: &[(&str, u64, u64)] = &[
+    ("path_mtu", 60, 10),
+    ("arp", 30, 5),
+    // RFC 4330, 10: a client must not ask more often than every 15 s; one minute is good manners.
+    ("time", 64, 16),
+    ("ethernet", 30, 5),
+    ("modules", 60, 20),
+    ("connects", 30, 5),
+    ("traces", 120, 20),
+    ("certificates", 900, 20),
+    ("portal", 120, 15),
+    ("dhcp", 30, 5),
+    ("dhcp_probes", 600, 60),
+    ("pppoe_probes", 600, 60),
+    ("router_probes", 600, 60),
+    ("lldp", 600, 60),
+    ("filter", 30, 5),
+    ("services", 30, 5),
+    ("configuration", 60, 5),
+];
+
+/// What runs in one round.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Due {
+    rests: BTreeSet<&'static str>,
 }
 
-impl Rare {
-    /// The least time between two runs, without and with a reason to hurry.
-    fn pauses(self) -> (Duration, Duration) {
-        let (calm, hurried) = match self {
-            Self::PathMtu => (60, 10),
-            Self::Arp => (30, 5),
-            // RFC 4330, 10: a client must not ask more often than every 15 s; one minute is good manners.
-            Self::Time => (64, 16),
-        };
-        (Duration::from_secs(calm), Duration::from_secs(hurried))
+impl Due {
+    /// True if this collector runs.
+    pub(crate) fn runs(&self, collector: &str) -> bool {
+        !self.rests.contains(collector)
+    }
+
+    /// Keeps a collector from running in this round.
+    pub(crate) fn rest(&mut self, collector: &'static str) {
+        self.rests.insert(collector);
     }
 }
 
 /// When each rare collector ran.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schedule {
-    ran: BTreeMap<Rare, BootTime>,
+    ran: BTreeMap<&'static str, BootTime>,
 }
 
 impl Schedule {
-    /// True if the collector's time has come; then it counts as run.
-    pub(crate) fn start(&mut self, rare: Rare, now: BootTime, trigger: Trigger) -> bool {
-        let (calm, hurried) = rare.pauses();
-        let pause = match trigger {
-            Trigger::Tick => calm,
-            Trigger::Event | Trigger::Asked | Trigger::Change => hurried,
-        };
-        let due = self
-            .ran
-            .get(&rare)
-            .is_none_or(|ran| now.0.saturating_sub(ran.0) >= pause);
-        if due {
-            self.ran.insert(rare, now);
+    /// Says who runs now; those count as run.
+    pub(crate) fn start(&mut self, now: BootTime, trigger: Trigger) -> Due {
+        let mut due = Due::default();
+        for &(collector, calm, hurried) in PAUSES {
+            let pause = Duration::from_secs(match trigger {
+                Trigger::Tick => calm,
+                Trigger::Event | Trigger::Asked | Trigger::Change => hurried,
+            });
+            let ran = self.ran.get(collector);
+            if ran.is_none_or(|ran| now.0.saturating_sub(ran.0) >= pause) {
+                self.ran.insert(collector, now);
+            } else {
+                due.rest(collector);
+            }
         }
         due
     }
 }
 
+/// True for a collector that doesn't run in every round: what it saw last is told again, with the time it was seen.
+pub(crate) fn is_rare(collector: &str) -> bool {
+    PAUSES.iter().any(|(rare, ..)| *rare == collector)
+}
+
 #[cfg(test)]
 mod tests {
+    use aizen_protocol::record::COLLECTORS;
+
     use super::*;
 
     fn at(seconds: u64) -> BootTime {
@@ -109,11 +137,22 @@ mod tests {
     #[test]
     fn a_rare_collector_runs_first_and_then_no_more_often_than_its_pause() {
         let mut schedule = Schedule::default();
-        assert!(schedule.start(Rare::Time, at(100), Trigger::Tick));
-        assert!(!schedule.start(Rare::Time, at(163), Trigger::Tick));
-        assert!(schedule.start(Rare::Arp, at(163), Trigger::Tick));
-        assert!(schedule.start(Rare::Time, at(164), Trigger::Tick));
-        assert!(!schedule.start(Rare::Time, at(170), Trigger::Asked));
-        assert!(schedule.start(Rare::Time, at(180), Trigger::Event));
+        let mut runs =
+            |seconds, trigger, collector| schedule.start(at(seconds), trigger).runs(collector);
+        assert!(runs(100, Trigger::Tick, "time"));
+        assert!(!runs(163, Trigger::Tick, "time"));
+        assert!(runs(164, Trigger::Tick, "time"));
+        assert!(!runs(170, Trigger::Asked, "time"));
+        assert!(runs(180, Trigger::Event, "time"));
+        assert!(runs(180, Trigger::Tick, "links"));
+    }
+
+    #[test]
+    fn every_pause_is_that_of_a_collector() {
+        for (collector, calm, hurried) in PAUSES {
+            assert!(hurried <= calm, "{collector}");
+            // ARP probes become the record of duplicates.
+            assert!(COLLECTORS.contains(collector) || *collector == "arp");
+        }
     }
 }

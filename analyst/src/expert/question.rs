@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use aizen_protocol::record::DnsAnswer;
+use aizen_protocol::record::{DnsAnswer, DnsPurpose, DnsTransport};
 use jiff::Timestamp;
 
 use super::unit::{median, millis};
@@ -61,7 +61,7 @@ impl Tally {
             DnsAnswer::Timeout => self.timeouts += 1,
             DnsAnswer::PortUnreachable => self.refused += 1,
             DnsAnswer::Unreachable => self.unreachable += 1,
-            DnsAnswer::Garbage => self.garbage += 1,
+            DnsAnswer::Garbage | DnsAnswer::Tls => self.garbage += 1,
         }
     }
 
@@ -110,7 +110,11 @@ pub(super) fn tallies(pass: &Pass) -> Vec<Tally> {
         return Vec::new();
     };
     let mut all: Vec<Tally> = Vec::new();
-    for probe in &seen.value {
+    // What else is asked has rules of its own.
+    let lookups = seen.value.iter().filter(|probe| {
+        (probe.transport, probe.purpose) == (DnsTransport::Udp, DnsPurpose::Lookup)
+    });
+    for probe in lookups {
         let place = all
             .iter()
             .position(|tally| tally.resolver == probe.resolver);

@@ -50,6 +50,7 @@ fn records(round: u64, answer: DnsAnswer, rtt_us: &[u32]) -> Vec<Record> {
         }),
         Body::Links(vec![wan()]),
         Body::Addresses(vec![Address {
+            preferred_s: None,
             link: 2,
             address: "10.83.7.20/24".parse().unwrap(),
             scope: "global".into(),
@@ -116,11 +117,15 @@ fn wan() -> Link {
         mac: Some("02:00:5e:10:00:01".parse().unwrap()),
         master: None,
         counters: None,
+        ..Link::default()
     }
 }
 
 fn route(destination: &str, gateway: Option<&str>) -> Route {
     Route {
+        next_hops: Vec::new(),
+        dead: false,
+        expires_s: None,
         destination: destination.parse().unwrap(),
         gateway: gateway.map(ip),
         link: Some(2),
@@ -134,6 +139,10 @@ fn route(destination: &str, gateway: Option<&str>) -> Route {
 
 fn questions(resolver: &str, configured: bool, answer: DnsAnswer, rtt_us: &[u32]) -> DnsProbe {
     DnsProbe {
+        transport: aizen_protocol::record::DnsTransport::Udp,
+        purpose: aizen_protocol::record::DnsPurpose::Lookup,
+        addresses: Vec::new(),
+        authentic: false,
         resolver: ip(resolver),
         configured,
         name: aizen_protocol::private::Name("host-4kq2mz7w3n5pa.host-b6tgy2jx4rv3c".into()),

@@ -25,6 +25,7 @@ fn record(body: Body) -> Record {
 fn routes_addresses_and_neighbours_keep_their_relations() {
     let mut s = sanitizer();
     let address = Address {
+        preferred_s: None,
         link: 2,
         address: "192.168.7.9/24".parse().unwrap(),
         scope: "global".into(),
@@ -35,6 +36,9 @@ fn routes_addresses_and_neighbours_keep_their_relations() {
         valid_s: Some(60),
     };
     let route = |destination: &str, gateway: Option<&str>| Route {
+        next_hops: Vec::new(),
+        dead: false,
+        expires_s: None,
         destination: destination.parse().unwrap(),
         gateway: gateway.map(|g| g.parse().unwrap()),
         link: Some(2),
@@ -49,6 +53,8 @@ fn routes_addresses_and_neighbours_keep_their_relations() {
         route("192.168.7.0/24", None),
     ];
     let neighbours = vec![Neighbour {
+        router: false,
+        confirmed_ms: None,
         link: 2,
         address: "192.168.7.1".parse().unwrap(),
         mac: Some(Mac([0xa4, 0x5e, 0x60, 1, 2, 3])),
@@ -147,6 +153,10 @@ fn a_hostile_name_is_nothing_but_a_digest() {
         "10.0.0.1 ",
     ] {
         let probe = DnsProbe {
+            transport: aizen_protocol::record::DnsTransport::Udp,
+            purpose: aizen_protocol::record::DnsPurpose::Lookup,
+            addresses: Vec::new(),
+            authentic: false,
             resolver: "8.8.8.8".parse().unwrap(),
             configured: true,
             name: Name(name.into()),

@@ -1,0 +1,134 @@
+//! What is tried over the network, and the neighbours that the trying makes the kernel ask for.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aizen_protocol::record::{
+    Address, Body, DnsProbe, Duplicate, Link, PathMtu, Reach, Resolvers, Route, Time,
+};
+
+use super::tables::Tables;
+use super::{Part, Told, within};
+use crate::collect::schedule::Due;
+use crate::collect::{
+    CollectError, Settings, duplicate, neighbour, path_mtu, reach, resolve, sntp,
+};
+
+/// Every probe that is due, side by side; answers to ARP apart, because they become part of another record.
+pub(in crate::collect::round) async fn see(
+    settings: &Settings,
+    due: &Due,
+    tables: &Tables,
+) -> (Vec<Part>, Option<Told<Vec<Duplicate>>>) {
+    let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
+    let (dns, (reach, neighbours), path_mtu, time, arp) = tokio::join!(
+        see_dns(settings, resolvers),
+        async {
+            let reach = see_reach(settings, tables.routes.value(), resolvers).await;
+            // After the probes: they make the kernel ask for those neighbours.
+            let neighbours = within(settings.budgets.neighbours, neighbour::collect()).await;
+            (reach, neighbours)
+        },
+        see_path_mtu(settings, due, links, resolvers),
+        see_time(settings, due),
+        see_arp(settings, due, links, tables.addresses.value()),
+    );
+    let mut parts = vec![
+        Part::new("neighbours", neighbours, Body::Neighbours),
+        Part::new("dns", dns, Body::Dns),
+        Part::new("reach", reach, Body::Reach),
+    ];
+    parts.extend(path_mtu.map(|told| Part::new("path_mtu", told, Body::PathMtu)));
+    parts.extend(time.map(|told| Part::new("time", told, Body::Time)));
+    (parts, arp)
+}
+
+async fn see_dns(settings: &Settings, resolvers: Option<&Resolvers>) -> Told<Vec<DnsProbe>> {
+    let work = async {
+        let resolvers = resolvers.ok_or(CollectError::Blind("resolvers"))?;
+        Ok(resolve::collect(resolvers, &settings.names, settings.asking).await)
+    };
+    within(settings.budgets.probe, work).await
+}
+
+async fn see_reach(
+    settings: &Settings,
+    routes: Option<&Vec<Route>>,
+    resolvers: Option<&Resolvers>,
+) -> Told<Vec<Reach>> {
+    let work = async {
+        // Without routes nobody knows the gateways, and without resolv.conf the resolvers: the rest is still asked.
+        let routes = routes.map(Vec::as_slice).unwrap_or_default();
+        let none = Resolvers::default();
+        let targets = reach::targets(
+            routes,
+            resolvers.unwrap_or(&none),
+            &settings.anchors,
+            settings.gateway,
+        );
+        Ok(reach::ping(&targets, settings.pinging).await)
+    };
+    within(settings.budgets.probe, work).await
+}
+
+async fn see_path_mtu(
+    settings: &Settings,
+    due: &Due,
+    links: Option<&Vec<Link>>,
+    resolvers: Option<&Resolvers>,
+) -> Option<Told<Vec<PathMtu>>> {
+    let targets = path_targets(settings, resolvers);
+    if !due.runs("path_mtu") || targets.is_empty() {
+        return None;
+    }
+    let work = async {
+        let links = links.ok_or(CollectError::Blind("links"))?;
+        // Ends by itself a little earlier, so that what is known by then is told.
+        Ok(path_mtu::collect(&targets, links, settings.budgets.probe * 9 / 10).await)
+    };
+    Some(within(settings.budgets.probe, work).await)
+}
+
+/// The anchors; with none, the resolvers that packets leave the device for.
+fn path_targets(settings: &Settings, resolvers: Option<&Resolvers>) -> Vec<IpAddr> {
+    if !settings.anchors.is_empty() {
+        return settings.anchors.clone();
+    }
+    let configured = resolvers
+        .map(|r| r.configured.as_slice())
+        .unwrap_or_default();
+    configured
+        .iter()
+        .copied()
+        .filter(|r| !r.is_loopback())
+        .collect()
+}
+
+async fn see_arp(
+    settings: &Settings,
+    due: &Due,
+    links: Option<&Vec<Link>>,
+    addresses: Option<&Vec<Address>>,
+) -> Option<Told<Vec<Duplicate>>> {
+    if !due.runs("arp") {
+        return None;
+    }
+    let work = async {
+        let links = links.ok_or(CollectError::Blind("links"))?;
+        let addresses = addresses.ok_or(CollectError::Blind("addresses"))?;
+        Ok(duplicate::probe(&duplicate::candidates(links, addresses), ARP_LISTENS).await)
+    };
+    Some(within(settings.budgets.probe, work).await)
+}
+
+async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
+    if !due.runs("time") {
+        return None;
+    }
+    let work = async { Ok(sntp::collect(&settings.ntp, SNTP_WAITS).await) };
+    Some(within(settings.budgets.probe, work).await)
+}
+
+/// RFC 5227 waits up to 2 s after the last probe; on a wired network an answer takes milliseconds.
+const ARP_LISTENS: Duration = Duration::from_millis(1200);
+const SNTP_WAITS: Duration = Duration::from_millis(2000);
