@@ -2,13 +2,15 @@
 
 mod see;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
-use aizen_protocol::record::{Address, Body, Duplicate, Gap, Profile, Record, Round, Trigger};
+use aizen_protocol::record::{
+    Address, Body, COLLECTORS, Duplicate, Gap, Profile, Record, Round, Trigger,
+};
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
 
@@ -104,19 +106,18 @@ impl Collector {
         pass.end(trigger, u32::try_from(took_ms).unwrap_or(u32::MAX), dropped)
     }
 
-    /// What was seen now, and what rare collectors saw last.
-    fn take(&mut self, pass: &mut Pass, parts: Vec<Part>) {
-        let mut told = BTreeSet::new();
-        for part in parts {
-            told.insert(part.collector);
+    /// What was seen now, and what rare collectors saw last, from the cable upwards.
+    fn take(&mut self, pass: &mut Pass, mut parts: Vec<Part>) {
+        for part in &parts {
             if schedule::is_rare(part.collector) {
                 self.kept.insert(part.collector, Kept::of(&part.told));
             }
-            pass.take(part.collector, part.told);
         }
-        for (collector, kept) in &self.kept {
-            // Answers to ARP are told as part of the duplicates.
-            if *collector != ARP && !told.contains(collector) {
+        for collector in COLLECTORS {
+            let place = parts.iter().position(|part| part.collector == *collector);
+            if let Some(place) = place {
+                pass.take(collector, parts.swap_remove(place).told);
+            } else if let Some(kept) = self.kept.get(collector) {
                 pass.retell(collector, kept);
             }
         }
