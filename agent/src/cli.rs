@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::look::Look;
 use crate::config::Config;
 
 mod apply;
@@ -16,7 +17,9 @@ mod changes;
 pub mod diagnose;
 mod enroll;
 mod exit;
+mod look;
 mod sandbox;
+mod screen;
 mod serve;
 mod show;
 mod status;
@@ -48,6 +51,15 @@ enum Command {
         after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell"
     )]
     Diagnose(diagnose::DiagnoseArgs),
+    /// Interfaces: state, speed, rates, errors, addresses
+    #[command(after_help = "Example: aizen links --watch 1")]
+    Links(look::LookArgs),
+    /// Routes of all tables, and policy rules
+    Routes(look::LookArgs),
+    /// Neighbours on the links (ARP, NDP)
+    Neighbours(look::LookArgs),
+    /// Processors, memory, disks, temperature, pressure, connections
+    Perf(look::LookArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
@@ -133,6 +145,10 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         Command::Sandbox(command) => return sandbox::run(command, json),
         Command::Sanitize(args) => return text::sanitize(&args, &config),
         Command::Diagnose(_)
+        | Command::Links(_)
+        | Command::Routes(_)
+        | Command::Neighbours(_)
+        | Command::Perf(_)
         | Command::Status
         | Command::Enroll(_)
         | Command::Uplink(_)
@@ -160,6 +176,10 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
             )
             .await
         }
+        Command::Links(args) => look::run(Look::Links, &args, json, config.into()).await,
+        Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,
+        Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
+        Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
         Command::Status => status::status(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
         Command::Uplink(command) => status::uplink(&command, config).await,

@@ -4,16 +4,16 @@
 
 mod verdict;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use aizen_protocol::finding::{Health, Verdict};
 use aizen_protocol::record::Trigger;
 use clap::Args;
-use jiff::tz::TimeZone;
 
-use self::verdict::{Screen, write_verdict};
+use self::verdict::write_verdict;
+use super::screen::Screen;
 use crate::collect::{Collector, Settings};
 use crate::{analyze, clock};
 
@@ -45,16 +45,7 @@ pub async fn run(
             .map_err(io::Error::from)
             .and_then(|()| writeln!(out))
     } else {
-        let colour =
-            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        write_verdict(
-            out,
-            &verdict,
-            &Screen {
-                colour,
-                zone: TimeZone::system(),
-            },
-        )
+        write_verdict(out, &verdict, &Screen::of_stdout())
     };
     if let Err(error) = written.and_then(|()| out.flush()) {
         // With standard error closed there is nobody left to tell.

@@ -1,5 +1,6 @@
 //! One round: all collectors, side by side where they can be, each within its budget.
 
+mod look;
 mod see;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use self::see::tables::Tables;
 use self::see::{Part, Told, host, probes, tables};
 use super::duplicate::{self, Candidate};
+use super::neighbour;
 use super::schedule::{self, Schedule};
 use super::{Seen, Settings};
 use crate::clock;

@@ -6,69 +6,11 @@ use aizen_protocol::finding::{Confidence, Evidence, Finding, Health, Severity, V
 use aizen_protocol::package::manifest::Risk;
 use aizen_protocol::private::Text;
 use aizen_protocol::proposal::Proposal;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
-/// Where it is shown.
-#[derive(Clone, Debug)]
-pub(super) struct Screen {
-    /// Colours are wanted; they never carry meaning alone.
-    pub(super) colour: bool,
-    /// Local time, shown beside UTC.
-    pub(super) zone: TimeZone,
-}
-
-impl Screen {
-    fn paint(&self, colour: Colour, text: &str) -> String {
-        let code = match colour {
-            Colour::Red => "1;31",
-            Colour::Yellow => "1;33",
-            Colour::Green => "1;32",
-            Colour::Bold => "1",
-            Colour::Dim => "2",
-        };
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    /// `2026-11-21 14:02:03 UTC`, with the local time behind it where that differs.
-    fn moment(&self, at: Timestamp) -> String {
-        let utc = at.strftime("%Y-%m-%d %H:%M:%S UTC");
-        match self.beside(at) {
-            Some(local) => format!("{utc} ({local} local)"),
-            None => utc.to_string(),
-        }
-    }
-
-    /// The same without the date.
-    fn time(&self, at: Timestamp) -> String {
-        let utc = at.strftime("%H:%M:%S UTC");
-        match self.beside(at) {
-            Some(local) => format!("{utc} ({local})"),
-            None => utc.to_string(),
-        }
-    }
-
-    fn beside(&self, at: Timestamp) -> Option<String> {
-        let local = at.to_zoned(self.zone.clone());
-        (local.offset().seconds() != 0).then(|| local.strftime("%H:%M:%S").to_string())
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Colour {
-    Red,
-    Yellow,
-    Green,
-    Bold,
-    Dim,
-}
+use crate::cli::screen::{Colour, Screen, plain};
 
 /// Writes the whole verdict.
-pub(super) fn write_verdict(
+pub(in crate::cli) fn write_verdict(
     out: &mut impl Write,
     verdict: &Verdict,
     screen: &Screen,
@@ -226,33 +168,12 @@ fn write_proposal(out: &mut impl Write, proposal: &Proposal, screen: &Screen) ->
     )
 }
 
-/// Text of the network is data: control characters could move the cursor, and bidirectional ones the meaning.
-fn plain(text: &Text) -> String {
-    text.0
-        .chars()
-        .map(|c| {
-            if c.is_control() || HIDDEN.iter().any(|range| range.contains(&c)) {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
-/// Zero-width, bidirectional and tag characters (UTS #39).
-const HIDDEN: [std::ops::RangeInclusive<char>; 5] = [
-    '\u{200b}'..='\u{200f}',
-    '\u{202a}'..='\u{202e}',
-    '\u{2060}'..='\u{2069}',
-    '\u{feff}'..='\u{feff}',
-    '\u{e0000}'..='\u{e007f}',
-];
-
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::Cause;
     use aizen_protocol::record::Gap;
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
 
     use super::*;
 

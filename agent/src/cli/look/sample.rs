@@ -1,0 +1,191 @@
+//! One reading of everything local, by kind.
+
+use aizen_protocol::record::{
+    Address, Body, Conntrack, CpuTimes, Ethernet, Gap, Host, Link, LinkCounters, Neighbour,
+    NeighbourTable, Pressure, Protocols, Queue, Route, Rule, Softnet,
+};
+use jiff::Timestamp;
+
+use crate::clock::{self, BootTime};
+use crate::collect::Collector;
+
+/// What was read; empty or none where there was nothing, and then a gap says why.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) at: Timestamp,
+    pub(super) since_boot: BootTime,
+    pub(super) links: Vec<Link>,
+    pub(super) ethernet: Vec<Ethernet>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) addresses: Vec<Address>,
+    pub(super) routes: Vec<Route>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) neighbours: Vec<Neighbour>,
+    pub(super) neighbour_tables: Vec<NeighbourTable>,
+    pub(super) host: Option<Host>,
+    pub(super) cpu: Vec<CpuTimes>,
+    pub(super) softnet: Vec<Softnet>,
+    pub(super) conntrack: Option<Conntrack>,
+    pub(super) protocols: Option<Protocols>,
+    pub(super) pressure: Option<Pressure>,
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Sample {
+    /// Reads everything once.
+    pub(super) async fn take(collector: &mut Collector) -> Self {
+        let observations = collector.look().await;
+        let mut sample = Self::nothing(clock::now(), clock::since_boot());
+        for observation in &observations {
+            sample.keep(observation.local().body.clone());
+        }
+        sample
+    }
+
+    /// A reading of nothing yet.
+    pub(super) fn nothing(at: Timestamp, since_boot: BootTime) -> Self {
+        Self {
+            at,
+            since_boot,
+            links: Vec::new(),
+            ethernet: Vec::new(),
+            queues: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            rules: Vec::new(),
+            neighbours: Vec::new(),
+            neighbour_tables: Vec::new(),
+            host: None,
+            cpu: Vec::new(),
+            softnet: Vec::new(),
+            conntrack: None,
+            protocols: None,
+            pressure: None,
+            gaps: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, body: Body) {
+        match body {
+            Body::Links(value) => self.links = value,
+            Body::Ethernet(value) => self.ethernet = value,
+            Body::Queues(value) => self.queues = value,
+            Body::Addresses(value) => self.addresses = value,
+            Body::Routes(value) => self.routes = value,
+            Body::Rules(value) => self.rules = value,
+            Body::Neighbours(value) => self.neighbours = value,
+            Body::NeighbourTables(value) => self.neighbour_tables = value,
+            Body::Host(value) => self.host = Some(value),
+            Body::Cpu(value) => self.cpu = value,
+            Body::Softnet(value) => self.softnet = value,
+            Body::Conntrack(value) => self.conntrack = Some(value),
+            Body::Protocols(value) => self.protocols = Some(value),
+            Body::Pressure(value) => self.pressure = Some(value),
+            Body::Round(value) => self.gaps = value.gaps,
+            _ => {}
+        }
+    }
+
+    /// By the monotonic clock: a clock that was set makes no rate wrong.
+    pub(super) fn milliseconds_since(&self, before: &Self) -> u64 {
+        let passed = self.since_boot.0.saturating_sub(before.since_boot.0);
+        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The interface's name, or its number where links weren't seen.
+    pub(super) fn link_name(&self, index: u32) -> String {
+        let link = self.links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
+    }
+
+    /// The counters of a link and their growth a second since `before`. None where the link is new, was made again,
+    /// or counts nothing: a rate is never guessed.
+    pub(super) fn link_rates(&self, before: &Self, link: &Link) -> Option<LinkRates> {
+        let older = before
+            .links
+            .iter()
+            .find(|older| older.index == link.index)?;
+        let (was, is) = (older.counters?, link.counters?);
+        let seconds = seconds(self.milliseconds_since(before))?;
+        let per_second = |field: fn(&LinkCounters) -> u64| {
+            let grown = field(&is).checked_sub(field(&was))?;
+            Some(as_float(grown) / seconds)
+        };
+        Some(LinkRates {
+            rx_bits: per_second(|c| c.rx_bytes)? * 8.0,
+            tx_bits: per_second(|c| c.tx_bytes)? * 8.0,
+            rx_packets: per_second(|c| c.rx_packets)?,
+            tx_packets: per_second(|c| c.tx_packets)?,
+            errors: per_second(|c| c.rx_errors.saturating_add(c.tx_errors))?,
+            dropped: per_second(|c| c.rx_dropped.saturating_add(c.tx_dropped))?,
+        })
+    }
+}
+
+/// Growth a second.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub(super) struct LinkRates {
+    #[serde(rename = "rx_bits_per_second")]
+    pub(super) rx_bits: f64,
+    #[serde(rename = "tx_bits_per_second")]
+    pub(super) tx_bits: f64,
+    #[serde(rename = "rx_packets_per_second")]
+    pub(super) rx_packets: f64,
+    #[serde(rename = "tx_packets_per_second")]
+    pub(super) tx_packets: f64,
+    #[serde(rename = "errors_per_second")]
+    pub(super) errors: f64,
+    #[serde(rename = "dropped_per_second")]
+    pub(super) dropped: f64,
+}
+
+/// None for no time at all.
+fn seconds(milliseconds: u64) -> Option<f64> {
+    (milliseconds > 0).then(|| as_float(milliseconds) / 1000.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+pub(super) fn as_float(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(in crate::cli::look) fn sample(seconds: u64, links: Vec<Link>) -> Sample {
+        let at = Timestamp::UNIX_EPOCH;
+        Sample {
+            links,
+            ..Sample::nothing(at, BootTime(Duration::from_secs(seconds)))
+        }
+    }
+
+    pub(in crate::cli::look) fn link(rx_bytes: u64) -> Link {
+        Link {
+            index: 2,
+            name: "wan".into(),
+            mtu: 1500,
+            counters: Some(LinkCounters {
+                rx_bytes,
+                ..LinkCounters::default()
+            }),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn a_rate_is_growth_by_time_and_nothing_where_a_counter_fell() {
+        let (before, now) = (sample(10, vec![link(1000)]), sample(12, vec![link(3500)]));
+        let rates = now.link_rates(&before, &now.links[0]).unwrap();
+        assert!((rates.rx_bits - 10_000.0).abs() < f64::EPSILON);
+        let reset = sample(12, vec![link(3)]);
+        assert_eq!(reset.link_rates(&before, &reset.links[0]), None);
+        let at_once = sample(10, vec![link(3500)]);
+        assert_eq!(at_once.link_rates(&before, &at_once.links[0]), None);
+        let fresh = sample(9, Vec::new());
+        assert_eq!(now.link_rates(&fresh, &now.links[0]), None);
+    }
+}
