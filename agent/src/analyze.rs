@@ -9,7 +9,7 @@ use aizen_sanitizer::{Observation, Sanitized};
 /// Judges real values. The verdict holds real values, too: it is for this device's screen.
 #[must_use]
 pub fn local(observations: &[Observation]) -> Verdict {
-    judge(
+    records(
         observations
             .iter()
             .map(|observation| Record::clone(&observation.local()))
@@ -20,9 +20,11 @@ pub fn local(observations: &[Observation]) -> Verdict {
 /// Judges sanitized records. The verdict holds pseudonyms: the map on this device reveals them.
 #[must_use]
 pub fn sanitized(records: impl IntoIterator<Item = Sanitized<Record>>) -> Verdict {
-    judge(records.into_iter().map(Sanitized::into_inner).collect())
+    self::records(records.into_iter().map(Sanitized::into_inner).collect())
 }
 
-fn judge(records: Vec<Record>) -> Verdict {
+/// Judges records as they are: recorded ones hold pseudonyms, and so does the verdict.
+#[must_use]
+pub fn records(records: Vec<Record>) -> Verdict {
     expert::analyze(&Case::new(records))
 }

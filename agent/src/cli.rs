@@ -171,7 +171,8 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
             diagnose::run(
                 args,
                 json,
-                crate::collect::Settings::from(config),
+                config.into(),
+                || crate::sanitize::Stage::open(config),
                 &mut std::io::stdout().lock(),
             )
             .await

@@ -2,44 +2,71 @@
 //!
 //! It needs no configuration, no server and no root; what it may not see, it names.
 
+mod page;
+mod progress;
+mod recording;
 mod verdict;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use aizen_protocol::finding::{Health, Verdict};
-use aizen_protocol::record::Trigger;
+use aizen_protocol::record::{Record, Trigger};
+use aizen_sanitizer::Observation;
+use anyhow::Context as _;
 use clap::Args;
 
 use self::verdict::write_verdict;
 use super::screen::Screen;
 use crate::collect::{Collector, Settings};
+use crate::sanitize::{SanitizeError, Stage};
 use crate::{analyze, clock};
 
 /// What can be said on the command line.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct DiagnoseArgs {
     /// Send no evidence anywhere: the expert on this device judges alone, as it does while no other analyst is
     /// configured. Gateways, resolvers, anchors and time servers are still probed
     #[arg(long)]
     pub offline: bool,
+    /// Write a page for any browser as well: one file, nothing is loaded from elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write the sanitized evidence as well, for --replay
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Judge recorded evidence instead of this device's
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
 }
 
-/// Runs the command. The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not
+/// Runs the command; `stage` is opened only for a recording. The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not
 /// tell.
 ///
 /// # Errors
-/// None that would be taken for a verdict: when `out` can't be written the code is 3.
+/// When a file can't be read or written. When `out` can't be written the code is 3: that is never taken for a verdict.
 pub async fn run(
     args: DiagnoseArgs,
     json: bool,
     settings: Settings,
+    stage: impl FnOnce() -> Result<Stage, SanitizeError>,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
-    // The one analyst there is works on the device.
-    let DiagnoseArgs { offline: _ } = args;
-    let verdict = judge(settings).await;
+    let (records, verdict) = match &args.replay {
+        Some(file) => {
+            let records = recording::read(file)?;
+            let verdict = analyze::records(records.clone());
+            (records, verdict)
+        }
+        None => judge(&args, settings, stage).await?,
+    };
+    if let Some(file) = &args.html {
+        let page = page::page(&records, &verdict, &Screen::of_stdout().zone);
+        std::fs::write(file, page)
+            .with_context(|| format!("can't write the page {}", file.display()))?;
+    }
     let written = if json {
         serde_json::to_writer_pretty(&mut *out, &verdict)
             .map_err(io::Error::from)
@@ -55,8 +82,27 @@ pub async fn run(
     Ok(exit_code(verdict.health))
 }
 
+/// Looks at this device, with real values; what is recorded is sanitized first.
+async fn judge(
+    args: &DiagnoseArgs,
+    settings: Settings,
+    stage: impl FnOnce() -> Result<Stage, SanitizeError>,
+) -> anyhow::Result<(Vec<Record>, Verdict)> {
+    let observations = progress::shown(observe(settings)).await;
+    let verdict = analyze::local(&observations);
+    let records = observations
+        .iter()
+        .map(|observation| Record::clone(&observation.local()))
+        .collect();
+    if let Some(file) = &args.record {
+        let sanitized = stage()?.round(observations);
+        recording::write(file, &sanitized)?;
+    }
+    Ok((records, verdict))
+}
+
 /// Two rounds where time allows: counters speak by their difference, and one lost answer is no fault.
-async fn judge(settings: Settings) -> Verdict {
+async fn observe(settings: Settings) -> Vec<Observation> {
     let began = clock::since_boot();
     let mut collector = Collector::new(settings);
     let mut observations = collector.round(Trigger::Asked, 0).await;
@@ -68,7 +114,7 @@ async fn judge(settings: Settings) -> Verdict {
     {
         observations.extend(more);
     }
-    analyze::local(&observations)
+    observations
 }
 
 fn exit_code(health: Health) -> ExitCode {
@@ -86,15 +132,21 @@ const LONGEST: Duration = Duration::from_millis(9500);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    fn stage() -> Result<Stage, SanitizeError> {
+        Stage::open(&Config::load(None).unwrap())
+    }
 
     #[tokio::test]
     async fn this_machine_gets_a_verdict_in_time_without_configuration() {
         let began = clock::since_boot();
         let mut out = Vec::new();
         run(
-            DiagnoseArgs { offline: true },
+            DiagnoseArgs::default(),
             true,
             Settings::default(),
+            stage,
             &mut out,
         )
         .await
@@ -116,13 +168,50 @@ mod tests {
             }
         }
         let code = run(
-            DiagnoseArgs { offline: true },
+            DiagnoseArgs::default(),
             false,
             Settings::default(),
+            stage,
             &mut Full,
         )
         .await
         .unwrap();
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(3)));
+    }
+
+    #[tokio::test]
+    async fn a_recording_gives_the_same_verdict_every_time_and_holds_no_value_of_this_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("recording");
+        let recorded = DiagnoseArgs {
+            record: Some(file.clone()),
+            ..DiagnoseArgs::default()
+        };
+        run(recorded, true, Settings::default(), stage, &mut io::sink())
+            .await
+            .unwrap();
+        let mut verdicts = Vec::new();
+        for _ in 0..2 {
+            let replayed = DiagnoseArgs {
+                replay: Some(file.clone()),
+                html: Some(folder.path().join("page.html")),
+                ..DiagnoseArgs::default()
+            };
+            let mut out = Vec::new();
+            run(replayed, true, Settings::default(), stage, &mut out)
+                .await
+                .unwrap();
+            verdicts.push((out, std::fs::read(folder.path().join("page.html")).unwrap()));
+        }
+        assert_eq!(verdicts[0], verdicts[1]);
+        let text = std::fs::read_to_string(&file).unwrap();
+        for record in recording::read(&file).unwrap() {
+            if let aizen_protocol::record::Body::Links(links) = record.body {
+                assert!(links.iter().any(|link| link.name == "lo"));
+            }
+        }
+        let mac = std::fs::read_to_string("/sys/class/net/eth0/address").unwrap_or_default();
+        let mac = mac.trim();
+        assert!(mac.is_empty() || mac == "00:00:00:00:00:00" || !text.contains(mac));
     }
 }

@@ -14,8 +14,8 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::sample::Sample;
-use super::screen::Screen;
+pub(super) use self::sample::Sample;
+use super::screen::{Screen, Table};
 use crate::collect::{Collector, Settings};
 
 /// What can be said to each of them.
@@ -91,6 +91,16 @@ impl Look {
             .iter()
             .filter(move |gap| concerned.contains(&gap.collector.as_str()))
     }
+}
+
+/// Links, routes, neighbours and disks of one reading, under their titles.
+pub(super) fn tables(now: &Sample) -> Vec<(&'static str, Table)> {
+    vec![
+        ("Links", links::table(None, now)),
+        ("Routes", routes::table(now)),
+        ("Neighbours", neighbours::table(now)),
+        ("Disks", perf::disks(now)),
+    ]
 }
 
 /// Runs the command.

@@ -101,6 +101,14 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
+    pub(in crate::cli) fn head(&self) -> &[(&'static str, Align)] {
+        &self.head
+    }
+
+    pub(in crate::cli) fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     pub(in crate::cli) fn write(&self, out: &mut impl Write, screen: &Screen) -> io::Result<()> {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|column| {

@@ -55,9 +55,15 @@ impl Lab {
         self.device.block_on(|| async {
             let began = Instant::now();
             let mut out = Vec::new();
-            let code = diagnose::run(DiagnoseArgs { offline: true }, true, settings, &mut out)
-                .await
-                .unwrap();
+            let code = diagnose::run(
+                DiagnoseArgs::default(),
+                true,
+                settings,
+                || unreachable!("nothing is recorded"),
+                &mut out,
+            )
+            .await
+            .unwrap();
             assert!(
                 began.elapsed() < Duration::from_secs(10),
                 "{:?}",

@@ -14,6 +14,10 @@ pub(super) fn write(
     now: &Sample,
     screen: &Screen,
 ) -> io::Result<()> {
+    table(before, now).write(out, screen)
+}
+
+pub(super) fn table(before: Option<&Sample>, now: &Sample) -> Table {
     let mut table = Table::new(&[
         ("LINK", Align::Left),
         ("STATE", Align::Left),
@@ -30,7 +34,7 @@ pub(super) fn write(
     for link in &now.links {
         table.row(row(before, now, link));
     }
-    table.write(out, screen)
+    table
 }
 
 fn row(before: Option<&Sample>, now: &Sample, link: &Link) -> Vec<String> {

@@ -7,7 +7,7 @@ use aizen_protocol::record::NeighbourState;
 use super::sample::Sample;
 use crate::cli::screen::{Align, Screen, Table, duration};
 
-pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::Result<()> {
+pub(super) fn table(now: &Sample) -> Table {
     let mut table = Table::new(&[
         ("ADDRESS", Align::Left),
         ("LINK", Align::Left),
@@ -37,7 +37,11 @@ pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::
             if neighbour.router { "router" } else { "" }.to_owned(),
         ]);
     }
-    table.write(out, screen)?;
+    table
+}
+
+pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::Result<()> {
+    table(now).write(out, screen)?;
     for table in &now.neighbour_tables {
         writeln!(
             out,

@@ -43,7 +43,7 @@ pub(super) fn write(
     match &now.host {
         Some(host) if !host.disks.is_empty() => {
             writeln!(out)?;
-            write_disks(out, &host.disks, screen)
+            disks(now).write(out, screen)
         }
         _ => Ok(()),
     }
@@ -172,7 +172,8 @@ fn write_network(out: &mut impl Write, before: Option<&Sample>, now: &Sample) ->
     writeln!(out, "TCP sockets: {}", states.join(", "))
 }
 
-fn write_disks(out: &mut impl Write, disks: &[Disk], screen: &Screen) -> io::Result<()> {
+pub(super) fn disks(now: &Sample) -> Table {
+    let disks: &[Disk] = now.host.as_ref().map_or(&[], |host| &host.disks);
     let mut table = Table::new(&[
         ("DISK", Align::Left),
         ("TYPE", Align::Left),
@@ -206,7 +207,7 @@ fn write_disks(out: &mut impl Write, disks: &[Disk], screen: &Screen) -> io::Res
             notes.join(", "),
         ]);
     }
-    table.write(out, screen)
+    table
 }
 
 fn percent(part: u64, whole: u64) -> f64 {

@@ -7,7 +7,7 @@ use aizen_protocol::record::{Route, Rule};
 use super::sample::Sample;
 use crate::cli::screen::{Align, Screen, Table};
 
-pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::Result<()> {
+pub(super) fn table(now: &Sample) -> Table {
     let mut table = Table::new(&[
         ("DESTINATION", Align::Left),
         ("GATEWAY", Align::Left),
@@ -38,7 +38,11 @@ pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::
             ]);
         }
     }
-    table.write(out, screen)?;
+    table
+}
+
+pub(super) fn write(out: &mut impl Write, now: &Sample, screen: &Screen) -> io::Result<()> {
+    table(now).write(out, screen)?;
     // The three that every kernel makes are no news.
     let rules: Vec<&Rule> = now
         .rules

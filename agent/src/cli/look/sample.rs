@@ -2,7 +2,7 @@
 
 use aizen_protocol::record::{
     Address, Body, Conntrack, CpuTimes, Ethernet, Gap, Host, Link, LinkCounters, Neighbour,
-    NeighbourTable, Pressure, Protocols, Queue, Route, Rule, Softnet,
+    NeighbourTable, Pressure, Protocols, Queue, Record, Route, Rule, Softnet,
 };
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::collect::Collector;
 
 /// What was read; empty or none where there was nothing, and then a gap says why.
 #[derive(Clone, Debug)]
-pub(super) struct Sample {
+pub(in crate::cli) struct Sample {
     pub(super) at: Timestamp,
     pub(super) since_boot: BootTime,
     pub(super) links: Vec<Link>,
@@ -38,6 +38,18 @@ impl Sample {
         let mut sample = Self::nothing(clock::now(), clock::since_boot());
         for observation in &observations {
             sample.keep(observation.local().body.clone());
+        }
+        sample
+    }
+
+    /// The newest of each kind among records of the past.
+    pub(in crate::cli) fn newest(records: &[Record]) -> Self {
+        let at = records
+            .last()
+            .map_or(Timestamp::UNIX_EPOCH, |record| record.at);
+        let mut sample = Self::nothing(at, BootTime(std::time::Duration::ZERO));
+        for record in records {
+            sample.keep(record.body.clone());
         }
         sample
     }
