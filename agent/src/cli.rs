@@ -24,6 +24,7 @@ mod serve;
 mod show;
 mod status;
 mod text;
+mod top;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ enum Command {
     Neighbours(look::LookArgs),
     /// Processors, memory, disks, temperature, pressure, connections
     Perf(look::LookArgs),
+    /// Links, probes and findings, live on the whole screen
+    Top(top::TopArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
@@ -149,6 +152,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         | Command::Routes(_)
         | Command::Neighbours(_)
         | Command::Perf(_)
+        | Command::Top(_)
         | Command::Status
         | Command::Enroll(_)
         | Command::Uplink(_)
@@ -181,6 +185,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,
         Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
         Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
+        Command::Top(args) => top::run(&args, config.into()).await,
         Command::Status => status::status(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
         Command::Uplink(command) => status::uplink(&command, config).await,

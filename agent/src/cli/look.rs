@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-pub(super) use self::sample::Sample;
+pub(super) use self::sample::{LinkRates, Sample};
 use super::screen::{Screen, Table};
 use crate::collect::{Collector, Settings};
 
@@ -179,3 +179,6 @@ fn show(
 const BETWEEN: Duration = Duration::from_millis(1000);
 /// Cursor home, erase the rest (ECMA-48 CUP and ED): without the flicker of erasing first.
 const CLEAR: &[u8] = b"\x1b[H\x1b[J";
+
+#[cfg(test)]
+pub(in crate::cli) use self::sample::tests;

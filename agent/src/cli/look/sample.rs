@@ -12,28 +12,28 @@ use crate::collect::Collector;
 /// What was read; empty or none where there was nothing, and then a gap says why.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Sample {
-    pub(super) at: Timestamp,
-    pub(super) since_boot: BootTime,
-    pub(super) links: Vec<Link>,
-    pub(super) ethernet: Vec<Ethernet>,
-    pub(super) queues: Vec<Queue>,
-    pub(super) addresses: Vec<Address>,
-    pub(super) routes: Vec<Route>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) neighbours: Vec<Neighbour>,
-    pub(super) neighbour_tables: Vec<NeighbourTable>,
-    pub(super) host: Option<Host>,
-    pub(super) cpu: Vec<CpuTimes>,
-    pub(super) softnet: Vec<Softnet>,
-    pub(super) conntrack: Option<Conntrack>,
-    pub(super) protocols: Option<Protocols>,
-    pub(super) pressure: Option<Pressure>,
-    pub(super) gaps: Vec<Gap>,
+    pub(in crate::cli) at: Timestamp,
+    pub(in crate::cli) since_boot: BootTime,
+    pub(in crate::cli) links: Vec<Link>,
+    pub(in crate::cli) ethernet: Vec<Ethernet>,
+    pub(in crate::cli) queues: Vec<Queue>,
+    pub(in crate::cli) addresses: Vec<Address>,
+    pub(in crate::cli) routes: Vec<Route>,
+    pub(in crate::cli) rules: Vec<Rule>,
+    pub(in crate::cli) neighbours: Vec<Neighbour>,
+    pub(in crate::cli) neighbour_tables: Vec<NeighbourTable>,
+    pub(in crate::cli) host: Option<Host>,
+    pub(in crate::cli) cpu: Vec<CpuTimes>,
+    pub(in crate::cli) softnet: Vec<Softnet>,
+    pub(in crate::cli) conntrack: Option<Conntrack>,
+    pub(in crate::cli) protocols: Option<Protocols>,
+    pub(in crate::cli) pressure: Option<Pressure>,
+    pub(in crate::cli) gaps: Vec<Gap>,
 }
 
 impl Sample {
     /// Reads everything once.
-    pub(super) async fn take(collector: &mut Collector) -> Self {
+    pub(in crate::cli) async fn take(collector: &mut Collector) -> Self {
         let observations = collector.look().await;
         let mut sample = Self::nothing(clock::now(), clock::since_boot());
         for observation in &observations {
@@ -55,7 +55,7 @@ impl Sample {
     }
 
     /// A reading of nothing yet.
-    pub(super) fn nothing(at: Timestamp, since_boot: BootTime) -> Self {
+    pub(in crate::cli) fn nothing(at: Timestamp, since_boot: BootTime) -> Self {
         Self {
             at,
             since_boot,
@@ -99,20 +99,20 @@ impl Sample {
     }
 
     /// By the monotonic clock: a clock that was set makes no rate wrong.
-    pub(super) fn milliseconds_since(&self, before: &Self) -> u64 {
+    pub(in crate::cli) fn milliseconds_since(&self, before: &Self) -> u64 {
         let passed = self.since_boot.0.saturating_sub(before.since_boot.0);
         u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The interface's name, or its number where links weren't seen.
-    pub(super) fn link_name(&self, index: u32) -> String {
+    pub(in crate::cli) fn link_name(&self, index: u32) -> String {
         let link = self.links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("#{index}"), |link| link.name.clone())
     }
 
     /// The counters of a link and their growth a second since `before`. None where the link is new, was made again,
     /// or counts nothing: a rate is never guessed.
-    pub(super) fn link_rates(&self, before: &Self, link: &Link) -> Option<LinkRates> {
+    pub(in crate::cli) fn link_rates(&self, before: &Self, link: &Link) -> Option<LinkRates> {
         let older = before
             .links
             .iter()
@@ -136,19 +136,19 @@ impl Sample {
 
 /// Growth a second.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub(super) struct LinkRates {
+pub(in crate::cli) struct LinkRates {
     #[serde(rename = "rx_bits_per_second")]
-    pub(super) rx_bits: f64,
+    pub(in crate::cli) rx_bits: f64,
     #[serde(rename = "tx_bits_per_second")]
-    pub(super) tx_bits: f64,
+    pub(in crate::cli) tx_bits: f64,
     #[serde(rename = "rx_packets_per_second")]
-    pub(super) rx_packets: f64,
+    pub(in crate::cli) rx_packets: f64,
     #[serde(rename = "tx_packets_per_second")]
-    pub(super) tx_packets: f64,
+    pub(in crate::cli) tx_packets: f64,
     #[serde(rename = "errors_per_second")]
-    pub(super) errors: f64,
+    pub(in crate::cli) errors: f64,
     #[serde(rename = "dropped_per_second")]
-    pub(super) dropped: f64,
+    pub(in crate::cli) dropped: f64,
 }
 
 /// None for no time at all.
@@ -157,17 +157,17 @@ fn seconds(milliseconds: u64) -> Option<f64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
-pub(super) fn as_float(count: u64) -> f64 {
+pub(in crate::cli) fn as_float(count: u64) -> f64 {
     count as f64
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    pub(in crate::cli::look) fn sample(seconds: u64, links: Vec<Link>) -> Sample {
+    pub(in crate::cli) fn sample(seconds: u64, links: Vec<Link>) -> Sample {
         let at = Timestamp::UNIX_EPOCH;
         Sample {
             links,
@@ -175,7 +175,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::cli::look) fn link(rx_bytes: u64) -> Link {
+    pub(in crate::cli) fn link(rx_bytes: u64) -> Link {
         Link {
             index: 2,
             name: "wan".into(),
