@@ -94,9 +94,9 @@ impl Look {
 }
 
 /// Links, routes, neighbours and disks of one reading, under their titles.
-pub(super) fn tables(now: &Sample) -> Vec<(&'static str, Table)> {
+pub(super) fn tables(before: Option<&Sample>, now: &Sample) -> Vec<(&'static str, Table)> {
     vec![
-        ("Links", links::table(None, now)),
+        ("Links", links::table(before, now)),
         ("Routes", routes::table(now)),
         ("Neighbours", neighbours::table(now)),
         ("Disks", perf::disks(now)),

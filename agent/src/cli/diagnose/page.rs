@@ -15,7 +15,7 @@ use super::super::screen::{Align, Table, plain};
 /// The whole page. Everything that came from outside is escaped by the template.
 pub(super) fn page(records: &[Record], verdict: &Verdict, zone: &TimeZone) -> String {
     let (word, class) = health(verdict.health);
-    let sample = Sample::newest(records);
+    let (before, now) = Sample::newest(records);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -35,7 +35,7 @@ pub(super) fn page(records: &[Record], verdict: &Verdict, zone: &TimeZone) -> St
                     @for finding in &verdict.findings { (article(finding, zone)) }
                     (chart::round_trips(records))
                     (chart::minutes(records))
-                    @for (title, table) in tables(&sample) {
+                    @for (title, table) in tables(before.as_ref(), &now) {
                         @if !table.rows().is_empty() {
                             section { h2 { (title) } (rows(&table)) }
                         }

@@ -1,5 +1,9 @@
 //! One reading of everything local, by kind.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aizen_protocol::id::RoundId;
 use aizen_protocol::record::{
     Address, Body, Conntrack, CpuTimes, Ethernet, Gap, Host, Link, LinkCounters, Neighbour,
     NeighbourTable, Pressure, Protocols, Queue, Record, Route, Rule, Softnet,
@@ -42,16 +46,22 @@ impl Sample {
         sample
     }
 
-    /// The newest of each kind among records of the past.
-    pub(in crate::cli) fn newest(records: &[Record]) -> Self {
-        let at = records
-            .last()
-            .map_or(Timestamp::UNIX_EPOCH, |record| record.at);
-        let mut sample = Self::nothing(at, BootTime(std::time::Duration::ZERO));
-        for record in records {
-            sample.keep(record.body.clone());
-        }
-        sample
+    /// The newest round of the past, and the one before it.
+    pub(in crate::cli) fn newest(records: &[Record]) -> (Option<Self>, Self) {
+        let rounds: BTreeSet<RoundId> = records.iter().map(|record| record.round).collect();
+        let mut newest = rounds.iter().rev().map(|round| {
+            let of_round = records.iter().filter(|record| record.round == *round);
+            let at = of_round.clone().map(|record| record.at).max();
+            // A round's number is its time since boot in milliseconds.
+            let since_boot = BootTime(Duration::from_millis(round.0));
+            let mut sample = Self::nothing(at.unwrap_or(Timestamp::UNIX_EPOCH), since_boot);
+            of_round.for_each(|record| sample.keep(record.body.clone()));
+            sample
+        });
+        let now = newest.next();
+        let before = newest.next();
+        let nothing = || Self::nothing(Timestamp::UNIX_EPOCH, BootTime(Duration::ZERO));
+        (before, now.unwrap_or_else(nothing))
     }
 
     /// A reading of nothing yet.
@@ -163,8 +173,6 @@ pub(in crate::cli) fn as_float(count: u64) -> f64 {
 
 #[cfg(test)]
 pub(in crate::cli) mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     pub(in crate::cli) fn sample(seconds: u64, links: Vec<Link>) -> Sample {
