@@ -65,6 +65,9 @@ enum Command {
     Top(top::TopArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
+    /// The daemon's newest numbers, as Prometheus text
+    #[command(after_help = "Example: aizen metrics > /var/lib/prometheus/node-exporter/aizen.prom")]
+    Metrics,
     /// Enrol this device with a one-time token (as root)
     #[command(
         after_help = "Example: aizen enroll --server https://cloud.example.org:8443 --token eyJ…"
@@ -154,6 +157,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         | Command::Perf(_)
         | Command::Top(_)
         | Command::Status
+        | Command::Metrics
         | Command::Enroll(_)
         | Command::Uplink(_)
         | Command::Verify(_)
@@ -176,6 +180,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
                 args,
                 json,
                 config.into(),
+                status::remembered(config).await,
                 || crate::sanitize::Stage::open(config),
                 &mut std::io::stdout().lock(),
             )
@@ -187,6 +192,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
         Command::Top(args) => top::run(&args, config.into()).await,
         Command::Status => status::status(config, json).await,
+        Command::Metrics => status::metrics(config).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
         Command::Uplink(command) => status::uplink(&command, config).await,
         Command::Verify(args) => apply::verify(&args, config, json).await,

@@ -10,6 +10,7 @@ mod datagram;
 mod disk;
 mod duplicate;
 mod forwarding;
+mod history;
 mod host;
 pub(crate) mod link;
 mod neighbour;

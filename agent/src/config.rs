@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use aizen_protocol::record::Role;
 
+use crate::metrics::serve::Loopback;
+
 mod parts;
 mod raw;
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub uplink: Uplink,
     /// Space for what waits.
     pub spool: Spool,
+    /// Numbers for others on this device.
+    pub metrics: Metrics,
 }
 
 /// Files and sockets.
@@ -126,6 +130,13 @@ pub struct Uplink {
 pub struct Spool {
     /// Bytes on disk.
     pub bytes: u64,
+}
+
+/// Who else on this device reads the newest numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where Prometheus scrapes.
+    pub listen: Option<Loopback>,
 }
 
 /// Why a configuration was not taken.

@@ -23,7 +23,7 @@ use crate::stream::handle::SpoolHandle;
 use crate::stream::spool::{Spool, SpoolLimits};
 use crate::stream::tls::TlsError;
 use crate::stream::uplink::{self, About, Uplink};
-use crate::{clock, notify};
+use crate::{clock, metrics, notify};
 
 mod answer;
 mod packages;
@@ -112,6 +112,16 @@ impl Here {
             Arc::clone(&sanitizer),
             asked.clone(),
         ));
+        if let Some(at) = config.metrics.listen {
+            let newest = state.clone();
+            tasks.spawn(async move {
+                if let Err(error) = metrics::serve::serve(at, move || newest.newest()).await {
+                    let at = at.address();
+                    tracing::warn!(%error, %at, "no metrics: the port of [metrics] listen can't be opened");
+                }
+                std::future::pending().await
+            });
+        }
         let (events, netlink) = mpsc::channel(16);
         tasks.spawn(async move {
             if let Err(error) = collect::watch(events).await {
@@ -126,6 +136,7 @@ impl Here {
             state: state.clone(),
             executor: config.paths.executor_socket(),
             history: Default::default(),
+            history_due: tokio::time::Instant::now(),
         };
         tasks.spawn(async move { rounds.run(netlink, asks).await });
         Ok(Self {

@@ -36,6 +36,7 @@ pub mod config;
 pub mod control;
 pub mod enroll;
 pub mod identity;
+pub mod metrics;
 pub mod notify;
 pub mod store;
 

@@ -18,6 +18,7 @@ use crate::outcome::{Isolation, Outcome, Stage, Step};
 use crate::package::manifest::Risk;
 use crate::private::Mac;
 use crate::reason::Reason;
+use crate::record::History;
 use crate::statement::Confirmation;
 
 /// What may be asked of the executor. Reading is open to the daemon's group; the rest says who may.
@@ -261,6 +262,10 @@ pub enum DaemonRequest {
     Connect,
     /// Root, operators: one round of collection now.
     Collect,
+    /// Root, operators: the newest numbers.
+    Metrics,
+    /// Root, operators: what the daemon remembers of the last hours.
+    Remembered,
     /// Root, operators: real values for pseudonyms (for `aizen apply` and for revealing a verdict).
     Reveal {
         /// The pseudonyms.
@@ -274,6 +279,16 @@ pub enum DaemonRequest {
 pub enum DaemonAnswer {
     /// To [`DaemonRequest::Status`].
     Status(DaemonStatus),
+    /// To [`DaemonRequest::Metrics`].
+    Metrics {
+        /// Prometheus text (exposition format 0.0.4), with real values.
+        text: String,
+    },
+    /// To [`DaemonRequest::Remembered`].
+    Remembered {
+        /// With real values; none before the first round.
+        history: Option<History>,
+    },
     /// To [`DaemonRequest::Reveal`]: what is known.
     Values {
         /// By pseudonym.

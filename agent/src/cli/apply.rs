@@ -212,7 +212,10 @@ async fn values(package: &Envelope, config: &Config) -> anyhow::Result<Bindings>
     {
         DaemonAnswer::Values { values } => Ok(values),
         DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Status(_) | DaemonAnswer::Done => {
+        DaemonAnswer::Status(_)
+        | DaemonAnswer::Done
+        | DaemonAnswer::Metrics { .. }
+        | DaemonAnswer::Remembered { .. } => {
             bail!("the daemon answered another question")
         }
     }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aizen_protocol::finding::{Health, Verdict};
-use aizen_protocol::record::{Record, Trigger};
+use aizen_protocol::record::{History, Record, Trigger};
 use aizen_sanitizer::Observation;
 use anyhow::Context as _;
 use clap::Args;
@@ -42,7 +42,7 @@ pub struct DiagnoseArgs {
     pub replay: Option<PathBuf>,
 }
 
-/// Runs the command; `stage` is opened only for a recording. The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not
+/// Runs the command: `remembered` is what the daemon knows of the last hours, `stage` is opened only for a recording. The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not
 /// tell.
 ///
 /// # Errors
@@ -51,6 +51,7 @@ pub async fn run(
     args: DiagnoseArgs,
     json: bool,
     settings: Settings,
+    remembered: Option<History>,
     stage: impl FnOnce() -> Result<Stage, SanitizeError>,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
@@ -60,7 +61,7 @@ pub async fn run(
             let verdict = analyze::records(records.clone());
             (records, verdict)
         }
-        None => judge(&args, settings, stage).await?,
+        None => judge(&args, settings, remembered, stage).await?,
     };
     if let Some(file) = &args.html {
         let page = page::page(&records, &verdict, &Screen::of_stdout().zone);
@@ -86,9 +87,10 @@ pub async fn run(
 async fn judge(
     args: &DiagnoseArgs,
     settings: Settings,
+    remembered: Option<History>,
     stage: impl FnOnce() -> Result<Stage, SanitizeError>,
 ) -> anyhow::Result<(Vec<Record>, Verdict)> {
-    let observations = progress::shown(observe(settings)).await;
+    let observations = progress::shown(observe(settings, remembered)).await;
     let verdict = analyze::local(&observations);
     let records = observations
         .iter()
@@ -102,9 +104,12 @@ async fn judge(
 }
 
 /// Two rounds where time allows: counters speak by their difference, and one lost answer is no fault.
-async fn observe(settings: Settings) -> Vec<Observation> {
+async fn observe(settings: Settings, remembered: Option<History>) -> Vec<Observation> {
     let began = clock::since_boot();
     let mut collector = Collector::new(settings);
+    if let Some(history) = remembered {
+        collector.recall(history);
+    }
     let mut observations = collector.round(Trigger::Asked, 0).await;
     let took = clock::since_boot().0.saturating_sub(began.0);
     let rest = LONGEST.saturating_sub(took);
@@ -146,6 +151,7 @@ mod tests {
             DiagnoseArgs::default(),
             true,
             Settings::default(),
+            None,
             stage,
             &mut out,
         )
@@ -171,6 +177,7 @@ mod tests {
             DiagnoseArgs::default(),
             false,
             Settings::default(),
+            None,
             stage,
             &mut Full,
         )
@@ -187,9 +194,16 @@ mod tests {
             record: Some(file.clone()),
             ..DiagnoseArgs::default()
         };
-        run(recorded, true, Settings::default(), stage, &mut io::sink())
-            .await
-            .unwrap();
+        run(
+            recorded,
+            true,
+            Settings::default(),
+            None,
+            stage,
+            &mut io::sink(),
+        )
+        .await
+        .unwrap();
         let mut verdicts = Vec::new();
         for _ in 0..2 {
             let replayed = DiagnoseArgs {
@@ -198,7 +212,7 @@ mod tests {
                 ..DiagnoseArgs::default()
             };
             let mut out = Vec::new();
-            run(replayed, true, Settings::default(), stage, &mut out)
+            run(replayed, true, Settings::default(), None, stage, &mut out)
                 .await
                 .unwrap();
             verdicts.push((out, std::fs::read(folder.path().join("page.html")).unwrap()));

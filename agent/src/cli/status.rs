@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aizen_protocol::control::{
     DaemonAnswer, DaemonRequest, DaemonStatus, ExecutorAnswer, ExecutorRequest, ExecutorStatus,
     TrustState, UplinkState,
 };
+use aizen_protocol::record::History;
 use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
@@ -57,7 +59,49 @@ pub(super) async fn uplink(command: &UplinkCommand, config: &Config) -> anyhow::
     {
         DaemonAnswer::Done => Ok(ExitCode::SUCCESS),
         DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Status(_) | DaemonAnswer::Values { .. } => {
+        DaemonAnswer::Status(_)
+        | DaemonAnswer::Metrics { .. }
+        | DaemonAnswer::Remembered { .. }
+        | DaemonAnswer::Values { .. } => {
+            bail!("the daemon answered another question")
+        }
+    }
+}
+
+/// What the daemon remembers; none without a daemon, or for people that it doesn't tell.
+pub(super) async fn remembered(config: &Config) -> Option<History> {
+    let asked = async {
+        let mut daemon = Connection::connect(&config.paths.daemon_socket())
+            .await
+            .ok()?;
+        match daemon.ask(&DaemonRequest::Remembered).await.ok()? {
+            DaemonAnswer::Remembered { history } => history,
+            _ => None,
+        }
+    };
+    // A daemon that hangs must not cost the diagnosis its time.
+    tokio::time::timeout(Duration::from_millis(500), asked)
+        .await
+        .ok()
+        .flatten()
+}
+
+/// The daemon's newest numbers.
+pub(super) async fn metrics(config: &Config) -> anyhow::Result<ExitCode> {
+    match Connection::connect(&config.paths.daemon_socket())
+        .await?
+        .ask(&DaemonRequest::Metrics)
+        .await?
+    {
+        DaemonAnswer::Metrics { text } => {
+            io::stdout().lock().write_all(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        DaemonAnswer::Failed { message } => bail!(message),
+        DaemonAnswer::Done
+        | DaemonAnswer::Status(_)
+        | DaemonAnswer::Remembered { .. }
+        | DaemonAnswer::Values { .. } => {
             bail!("the daemon answered another question")
         }
     }
@@ -103,7 +147,10 @@ async fn daemon_status(config: &Config) -> anyhow::Result<DaemonStatus> {
     {
         DaemonAnswer::Status(status) => Ok(status),
         DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Done | DaemonAnswer::Values { .. } => bail!(ControlError::Closed),
+        DaemonAnswer::Done
+        | DaemonAnswer::Metrics { .. }
+        | DaemonAnswer::Remembered { .. }
+        | DaemonAnswer::Values { .. } => bail!(ControlError::Closed),
     }
 }
 

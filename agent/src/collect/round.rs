@@ -10,7 +10,7 @@ use std::path::Path;
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
 use aizen_protocol::record::{
-    Address, Body, COLLECTORS, Duplicate, Gap, Profile, Record, Round, Trigger,
+    Address, Body, COLLECTORS, Duplicate, Gap, History, Profile, Record, Round, Trigger,
 };
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use self::see::tables::Tables;
 use self::see::{Part, Told, host, probes, tables};
 use super::duplicate::{self, Candidate};
-use super::neighbour;
 use super::schedule::{self, Schedule};
 use super::{Seen, Settings};
+use super::{history, neighbour};
 use crate::clock;
 
 /// Runs rounds, and keeps what one round needs of the one before.
@@ -31,6 +31,7 @@ pub struct Collector {
     last: RoundId,
     schedule: Schedule,
     host: host::Memory,
+    history: history::Memory,
     kept: BTreeMap<&'static str, Kept>,
     candidates: Vec<Candidate>,
     learned: Option<Vec<Duplicate>>,
@@ -55,10 +56,16 @@ impl Collector {
             last: RoundId::default(),
             schedule: Schedule::default(),
             host: host::Memory::default(),
+            history: history::Memory::default(),
             kept: BTreeMap::new(),
             candidates: Vec::new(),
             learned: None,
         }
+    }
+
+    /// Goes on from what another process of this device remembers.
+    pub fn recall(&mut self, history: History) {
+        self.history.recall(history);
     }
 
     /// The IPv4 addresses of the last round that somebody with CAP_NET_RAW may probe for.
@@ -103,9 +110,28 @@ impl Collector {
         parts.extend(probed);
         parts.push(duplicates);
         parts.extend(machine);
+        parts.push(self.remember(&parts));
         self.take(&mut pass, parts);
         let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
         pass.end(trigger, u32::try_from(took_ms).unwrap_or(u32::MAX), dropped)
+    }
+
+    /// Adds what was seen to the memory, and tells it.
+    fn remember(&mut self, parts: &[Part]) -> Part {
+        self.history.begin(clock::now(), clock::since_boot());
+        for Part { told, .. } in parts {
+            if let Some(body) = told.value() {
+                self.history.learn(told.at, body);
+            }
+        }
+        let told = Told {
+            at: clock::now(),
+            result: Ok(Seen {
+                value: self.history.tell(),
+                gaps: Vec::new(),
+            }),
+        };
+        Part::new("history", told, Body::History)
     }
 
     /// What was seen now, and what rare collectors saw last, from the cable upwards.

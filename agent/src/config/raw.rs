@@ -1,13 +1,14 @@
 //! What the operator typed: the TOML as it is, with the bounds of each value in its type.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use aizen_protocol::record::Role;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Collect, Config, Device, Paths, Probe, Spool, Uplink};
+use super::{Collect, Config, Device, Metrics, Paths, Probe, Spool, Uplink};
+use crate::metrics::serve::Loopback;
 
 /// A problem and the byte where it stands.
 pub(super) struct Wrong {
@@ -54,6 +55,7 @@ struct Raw {
     probe: RawProbe,
     uplink: RawUplink,
     spool: RawSpool,
+    metrics: RawMetrics,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +148,12 @@ impl Default for RawSpool {
     }
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawMetrics {
+    listen: Option<LoopbackAddress>,
+}
+
 impl Raw {
     fn validated(self) -> Config {
         let names = |list: Vec<Interface>| list.into_iter().map(|i| i.0).collect();
@@ -177,6 +185,9 @@ impl Raw {
             },
             spool: Spool {
                 bytes: self.spool.mib.0 << 20,
+            },
+            metrics: Metrics {
+                listen: self.metrics.listen.map(|listen| listen.0),
             },
         }
     }
@@ -216,6 +227,20 @@ impl<'de> Deserialize<'de> for Absolute {
         } else {
             Err(de::Error::custom("a path must begin with '/'"))
         }
+    }
+}
+
+/// An address that nobody else can reach.
+struct LoopbackAddress(Loopback);
+
+impl<'de> Deserialize<'de> for LoopbackAddress {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let address = SocketAddr::deserialize(d)?;
+        Loopback::new(address).map(Self).ok_or_else(|| {
+            de::Error::custom(format_args!(
+                "{address} can be reached from outside; only a loopback address is taken, as 127.0.0.1:9751"
+            ))
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aizen_protocol::control::{Bindings, DaemonAnswer, DaemonRequest};
+use aizen_protocol::limit;
 use aizen_protocol::package::BindingKind;
 use aizen_protocol::record::Trigger;
 use tokio::net::{UnixListener, UnixStream};
@@ -87,9 +88,11 @@ async fn converse(
 fn needed(request: &DaemonRequest) -> Access {
     match request {
         DaemonRequest::Status => Access::Anybody,
-        DaemonRequest::Connect | DaemonRequest::Collect | DaemonRequest::Reveal { .. } => {
-            Access::Operator
-        }
+        DaemonRequest::Connect
+        | DaemonRequest::Collect
+        | DaemonRequest::Metrics
+        | DaemonRequest::Remembered
+        | DaemonRequest::Reveal { .. } => Access::Operator,
     }
 }
 
@@ -110,10 +113,26 @@ async fn answer(
             asked.try_send(Trigger::Asked).ok();
             DaemonAnswer::Done
         }
+        DaemonRequest::Metrics => metrics(state),
+        DaemonRequest::Remembered => DaemonAnswer::Remembered {
+            history: state.remembered(),
+        },
         DaemonRequest::Reveal { pseudonyms } => DaemonAnswer::Values {
             values: reveal(&pseudonyms, sanitizer),
         },
     }
+}
+
+fn metrics(state: &State) -> DaemonAnswer {
+    let text = crate::metrics::text(&state.newest());
+    // JSON escapes quotes, of which each label has two.
+    if text.len() > limit::FRAME / 2 {
+        let message = "there are more metrics than one answer holds: set 'listen' in [metrics] of the configuration and scrape that";
+        return DaemonAnswer::Failed {
+            message: message.to_owned(),
+        };
+    }
+    DaemonAnswer::Metrics { text }
 }
 
 fn reveal(pseudonyms: &[String], sanitizer: &Mutex<sanitize::Stage>) -> Bindings {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, Question};
-use aizen_protocol::record::{Duplicate, DuplicateBy, Record, Trigger};
+use aizen_protocol::record::{Body, Duplicate, DuplicateBy, Record, Trigger};
 use aizen_sanitizer::Sanitized;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,6 +22,9 @@ const REMEMBERED: usize = 6;
 /// Between two ARP probes for our own addresses: each wakes the executor.
 const DUPLICATES_EVERY: Duration = Duration::from_secs(300);
 
+/// Between two tellings of the memory to the orchestrator, which hears of the rounds anyway.
+const HISTORY_EVERY: Duration = Duration::from_secs(600);
+
 pub(super) struct Rounds {
     pub(super) every: Duration,
     pub(super) collector: Collector,
@@ -29,6 +32,11 @@ pub(super) struct Rounds {
     pub(super) state: State,
     pub(super) executor: PathBuf,
     pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
+    pub(super) history_due: Instant,
+}
+
+fn is_history(record: &Sanitized<Record>) -> bool {
+    matches!(record.get().body, Body::History(_))
 }
 
 impl Rounds {
@@ -67,12 +75,25 @@ impl Rounds {
             None => 0,
         };
         let observations = self.collector.round(trigger, dropped).await;
+        let seen = observations.iter().map(|o| Record::clone(&o.local()));
+        self.state.seen(seen.collect());
         let records = self.lock().round(observations);
+        let tells_history = Instant::now() >= self.history_due;
+        if tells_history {
+            self.history_due = Instant::now() + HISTORY_EVERY;
+        }
         for record in &records {
             let Some(spool) = &spool else { break };
+            if is_history(record) && !tells_history {
+                continue;
+            }
             if let Err(error) = spool.append_record(record).await {
                 tracing::warn!(%error, "a record was dropped and counted");
             }
+        }
+        // The newest memory holds what the older ones held.
+        for older in &mut self.history {
+            older.retain(|record| !is_history(record));
         }
         self.history.push_back(records);
         while self.history.len() > REMEMBERED {

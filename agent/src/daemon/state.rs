@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aizen_protocol::control::{DaemonStatus, UplinkState};
 use aizen_protocol::finding::Verdict;
 use aizen_protocol::id::DeviceId;
+use aizen_protocol::record::{Body, History, Record};
 use tokio::sync::{mpsc, watch};
 
 use crate::stream::handle::SpoolHandle;
@@ -21,6 +22,7 @@ struct Known {
     spool: Option<SpoolHandle>,
     uplink: Option<(watch::Receiver<UplinkState>, Meter, mpsc::Sender<Command>)>,
     verdict: Option<Verdict>,
+    newest: Arc<Vec<Record>>,
 }
 
 impl State {
@@ -43,6 +45,22 @@ impl State {
     pub(super) fn judged(&self, verdict: Verdict) -> bool {
         let before = self.lock().verdict.replace(verdict.clone());
         before.is_none_or(|b| b.health != verdict.health)
+    }
+
+    /// The records of the newest round, with real values: they are for this device alone.
+    pub(super) fn seen(&self, records: Vec<Record>) {
+        self.lock().newest = Arc::new(records);
+    }
+
+    pub(super) fn newest(&self) -> Arc<Vec<Record>> {
+        Arc::clone(&self.lock().newest)
+    }
+
+    pub(super) fn remembered(&self) -> Option<History> {
+        self.newest().iter().find_map(|record| match &record.body {
+            Body::History(history) => Some(history.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn spool(&self) -> Option<SpoolHandle> {

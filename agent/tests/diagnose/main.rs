@@ -59,6 +59,7 @@ impl Lab {
                 DiagnoseArgs::default(),
                 true,
                 settings,
+                None,
                 || unreachable!("nothing is recorded"),
                 &mut out,
             )
