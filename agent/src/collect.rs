@@ -6,7 +6,7 @@
 mod address;
 pub mod arp;
 mod aside;
-mod datagram;
+pub(crate) mod datagram;
 mod disk;
 mod duplicate;
 mod forwarding;
