@@ -68,16 +68,18 @@ where
         Ends::WithChunks => most.saturating_mul(2).saturating_add(MAX_HEAD),
         Ends::WithConnection => most,
     };
-    while bytes.len() < longest && !(head.ends == Ends::WithChunks && unchunk(&bytes, most).1) {
-        if !more(stream, &mut bytes).await? {
+    let mut content = Vec::new();
+    loop {
+        let whole = head.ends == Ends::WithChunks && unchunk(&mut bytes, &mut content, most);
+        if whole || bytes.len() >= longest || !more(stream, &mut bytes).await? {
             break;
         }
     }
-    if head.ends == Ends::WithChunks {
-        bytes = unchunk(&bytes, most).0;
+    if head.ends != Ends::WithChunks {
+        content = bytes;
     }
-    bytes.truncate(most.min(longest));
-    head.response.body = bytes;
+    content.truncate(most.min(longest));
+    head.response.body = content;
     Ok(head.response)
 }
 
@@ -134,27 +136,40 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpFault> {
     }))
 }
 
-/// The content of chunks, at most `most` bytes, and whether more bytes would change it.
-fn unchunk(bytes: &[u8], most: usize) -> (Vec<u8>, bool) {
-    let (mut body, mut rest) = (Vec::new(), bytes);
-    loop {
+/// Moves the chunks that are whole from `bytes` to `content`; true if nothing more is wanted.
+fn unchunk(bytes: &mut Vec<u8>, content: &mut Vec<u8>, most: usize) -> bool {
+    let mut at = 0;
+    let ended = loop {
+        let rest = &bytes[at..];
         let (start, size) = match httparse::parse_chunk_size(rest) {
             Ok(httparse::Status::Complete((start, size))) => (start, size),
-            Ok(httparse::Status::Partial) => return (body, false),
-            Err(_) => return (body, true),
+            Ok(httparse::Status::Partial) => break false,
+            Err(_) => break true,
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let content = &rest[start..];
-        let room = most - body.len();
-        body.extend_from_slice(&content[..size.min(content.len()).min(room)]);
-        if size == 0 || body.len() == most {
-            return (body, true);
+        if size == 0 {
+            break true;
         }
-        match size.checked_add(2).and_then(|end| content.get(end..)) {
-            Some(after) => rest = after,
-            None => return (body, false),
+        let wanted = size.min(most - content.len());
+        let Some(chunk) = rest[start..].get(..wanted) else {
+            break false;
+        };
+        content.extend_from_slice(chunk);
+        if content.len() == most {
+            break true;
         }
-    }
+        // The line break behind a chunk may be still to come: then the whole chunk is read again.
+        let Some(after) = (start + size)
+            .checked_add(2)
+            .filter(|after| *after <= rest.len())
+        else {
+            content.truncate(content.len() - chunk.len());
+            break false;
+        };
+        at += after;
+    };
+    bytes.drain(..at);
+    ended
 }
 
 const MAX_HEAD: usize = 16 << 10;
