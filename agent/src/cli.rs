@@ -14,6 +14,7 @@ mod apply;
 pub mod change;
 mod changes;
 pub mod diagnose;
+pub mod dns;
 mod enroll;
 mod exit;
 mod sandbox;
@@ -48,6 +49,11 @@ enum Command {
         after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell"
     )]
     Diagnose(diagnose::DiagnoseArgs),
+    /// Ask every configured resolver and named others side by side, and say where they differ
+    #[command(
+        after_help = "Example: aizen dns www.example.org AAAA @192.0.2.53#dns.example.org --udp --tls\nExit: 0 all answered alike, 1 one did not answer or they differ, 2 wrong usage"
+    )]
+    Dns(dns::DnsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
@@ -133,6 +139,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         Command::Sandbox(command) => return sandbox::run(command, json),
         Command::Sanitize(args) => return text::sanitize(&args, &config),
         Command::Diagnose(_)
+        | Command::Dns(_)
         | Command::Status
         | Command::Enroll(_)
         | Command::Uplink(_)
@@ -159,6 +166,10 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
                 &mut std::io::stdout().lock(),
             )
             .await
+        }
+        Command::Dns(args) => {
+            let settings = crate::collect::Settings::from(config);
+            dns::run(args, json, &settings, &mut std::io::stdout().lock()).await
         }
         Command::Status => status::status(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,

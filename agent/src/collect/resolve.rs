@@ -3,7 +3,7 @@
 //! Each question has its own socket and its own deadline, all side by side: a dead server costs no other anything, and
 //! a refusal of the kernel ends its question at once.
 
-mod absent;
+pub(crate) mod absent;
 mod encrypted;
 
 use std::net::IpAddr;

@@ -19,7 +19,7 @@ mod udp;
 pub use self::client::{Client, Failure, Reply, ask};
 pub use self::data::Data;
 pub(crate) use self::data::printable;
-pub use self::kind::Kind;
+pub use self::kind::{InvalidKind, Kind};
 pub use self::lookup::addresses;
 pub use self::message::{Edns, ExtendedError, Flags, Message, Record, rcode_name};
 pub use self::name::DomainName;

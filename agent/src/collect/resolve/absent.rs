@@ -7,11 +7,11 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::BootTime;
 
 /// A zone of the IANA (RFC 2606) that is signed, and answers for no name by a wildcard.
-pub(super) const WITHOUT_WILDCARD: &str = "example.com";
+pub(crate) const WITHOUT_WILDCARD: &str = "example.com";
 
 /// Where to look for names that don't exist: the registrable part of the operator's first name. `invalid.` (RFC 6761)
 /// would be answered by the resolver itself, so that rewriting further up went unseen.
-pub(super) fn zone(name: Option<&str>) -> String {
+pub(crate) fn zone(name: Option<&str>) -> String {
     let name = name.unwrap_or_default().trim_end_matches('.');
     let labels: Vec<&str> = name.split('.').collect();
     let last = match labels[..] {
@@ -24,7 +24,7 @@ pub(super) fn zone(name: Option<&str>) -> String {
 
 /// Sixteen letters below `zone`, drawn by each process anew and changed each hour: resolvers remember that a name does
 /// not exist (RFC 2308), so that the zone's own servers are not asked in every round.
-pub(super) fn name(now: BootTime, zone: &str) -> String {
+pub(crate) fn name(now: BootTime, zone: &str) -> String {
     static DRAWN: OnceLock<[u8; 16]> = OnceLock::new();
     let drawn = DRAWN.get_or_init(|| {
         let mut drawn = [0; 16];

@@ -148,7 +148,7 @@ mod tests {
             plain.bytes(ID),
             b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"
         );
-        let dnssec = plain.clone().with(Options {
+        let dnssec = plain.with(Options {
             dnssec: true,
             unvalidated: true,
             ..Options::default()
