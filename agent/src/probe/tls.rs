@@ -41,7 +41,10 @@ impl Shown {
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     TlsOutcome::NotYetValid
                 }
-                CertificateError::UnknownIssuer => TlsOutcome::UnknownIssuer,
+                // Of an authority that only has the name of a known one.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    TlsOutcome::UnknownIssuer
+                }
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } => TlsOutcome::WrongName,
                 // Many boxes sign their own certificate as an authority would; webpki calls that another fault.
@@ -58,9 +61,20 @@ impl Shown {
 /// What is wrong with a certificate, for people.
 #[must_use]
 pub fn reason(error: &Error) -> String {
-    match error {
-        Error::InvalidCertificate(error) => format!("the certificate is not believed: {error}"),
-        other => other.to_string(),
+    let Error::InvalidCertificate(fault) = error else {
+        return error.to_string();
+    };
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the certificate has expired by this device's clock".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the certificate is not valid yet by this device's clock".to_owned()
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the certificate leads to no root that this device knows".to_owned()
+        }
+        other => format!("the certificate is not believed: {other}"),
     }
 }
 
