@@ -50,11 +50,14 @@ pub(super) fn write(
         let line = cells.collect::<Vec<_>>().join("  ");
         writeln!(out, "{}", line.trim_end())?;
     }
-    if !notes.is_empty() || !differences.is_empty() {
+    if !notes.is_empty() || !differences.is_empty() || told.iter().any(|t| !t.target.configured) {
         writeln!(out)?;
     }
     for note in notes {
         writeln!(out, "note: {note}")?;
+    }
+    if told.iter().any(|t| !t.target.configured) {
+        writeln!(out, "note: * is not in this device's resolv.conf")?;
     }
     for difference in differences {
         writeln!(out, "! {}", difference.text)?;

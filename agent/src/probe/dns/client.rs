@@ -70,6 +70,8 @@ impl Failure {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Self::Closed(error),
+            // rustls says so of records that are none, and of the peer's alerts.
+            io::ErrorKind::InvalidData => Self::Tls(error.to_string()),
             // The kernel gave up on a connection by itself.
             io::ErrorKind::TimedOut => Self::Timeout,
             _ => Self::Unreachable(error),
@@ -147,9 +149,7 @@ impl Client {
                 }
             })
         };
-        let (way, verified) = timeout_at(until, opening)
-            .await
-            .unwrap_or(Err(Failure::Timeout))?;
+        let (way, verified) = in_time(until, opening).await?;
         let setup = match way {
             Way::Udp(_) => Duration::ZERO,
             Way::Tcp(_) | Way::Tls(_) | Way::Https(..) => {
@@ -168,18 +168,13 @@ impl Client {
     /// # Errors
     /// A [`Failure`] if no answer comes before `until`.
     pub async fn ask(&mut self, question: &Question, until: Instant) -> Result<Reply, Failure> {
-        let asking = async {
-            match &mut self.way {
-                Way::Udp(udp) => udp.ask(question, until).await,
-                Way::Tcp(tcp) => stream::ask(tcp, question).await,
-                Way::Tls(tls) => stream::ask(tls, question).await,
-                Way::Https(tls, url) => https::ask(tls, url, question).await,
-            }
-        };
-        // A UDP socket keeps the deadline itself: it knows what came until then.
-        timeout_at(until + MOMENT, asking)
-            .await
-            .unwrap_or(Err(Failure::Timeout))
+        match &mut self.way {
+            // It keeps the deadline itself: it knows what came until then.
+            Way::Udp(udp) => udp.ask(question, until).await,
+            Way::Tcp(tcp) => in_time(until, stream::ask(tcp, question)).await,
+            Way::Tls(tls) => in_time(until, stream::ask(tls, question)).await,
+            Way::Https(tls, url) => in_time(until, https::ask(tls, url, question)).await,
+        }
     }
 
     /// True if another question can follow.
@@ -210,6 +205,15 @@ pub async fn ask(
         client.ask(question, until).await
     };
     Ok(whole.await.unwrap_or(reply))
+}
+
+async fn in_time<T>(
+    until: Instant,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout_at(until, work)
+        .await
+        .unwrap_or(Err(Failure::Timeout))
 }
 
 async fn open(socket: std::net::SocketAddr) -> Result<TcpStream, Failure> {
@@ -244,8 +248,6 @@ async fn secure(
         None => Err(Failure::Tls("the server showed no certificate".to_owned())),
     }
 }
-
-const MOMENT: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
