@@ -15,6 +15,7 @@ mod apply;
 pub mod change;
 mod changes;
 pub mod diagnose;
+pub mod dns;
 mod enroll;
 mod exit;
 mod look;
@@ -63,6 +64,11 @@ enum Command {
     Perf(look::LookArgs),
     /// Links, probes and findings, live on the whole screen
     Top(top::TopArgs),
+    /// Ask every configured resolver and named others side by side, and say where they differ
+    #[command(
+        after_help = "Example: aizen dns www.example.org AAAA @192.0.2.53#dns.example.org --udp --tls\nExit: 0 all answered alike, 1 one did not answer or they differ, 2 wrong usage"
+    )]
+    Dns(dns::DnsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// The daemon's newest numbers, as Prometheus text
@@ -156,6 +162,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         | Command::Neighbours(_)
         | Command::Perf(_)
         | Command::Top(_)
+        | Command::Dns(_)
         | Command::Status
         | Command::Metrics
         | Command::Enroll(_)
@@ -191,6 +198,10 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
         Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
         Command::Top(args) => top::run(&args, config.into()).await,
+        Command::Dns(args) => {
+            let settings = crate::collect::Settings::from(config);
+            dns::run(args, json, &settings, &mut std::io::stdout().lock()).await
+        }
         Command::Status => status::status(config, json).await,
         Command::Metrics => status::metrics(config).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,

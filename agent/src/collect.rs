@@ -6,7 +6,8 @@
 mod address;
 pub mod arp;
 mod aside;
-mod datagram;
+mod certificate;
+pub(crate) mod datagram;
 mod disk;
 mod duplicate;
 mod forwarding;
@@ -16,6 +17,7 @@ pub(crate) mod link;
 mod neighbour;
 mod netlink;
 mod path_mtu;
+pub mod portal;
 pub mod reach;
 pub mod resolve;
 pub(crate) mod resolvers;
@@ -40,6 +42,7 @@ use self::resolve::Asking;
 pub use self::round::Collector;
 use self::schedule::Budgets;
 pub use self::watch::{Changed, NetEvent, watch};
+use crate::probe::{dns, web};
 
 /// What to look at, and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,14 @@ pub struct Settings {
     pub alternates: Vec<IpAddr>,
     /// Time servers.
     pub ntp: Vec<IpAddr>,
+    /// Resolvers that are asked over TLS.
+    pub dot: Vec<dns::Server>,
+    /// Hosts whose certificates are looked at.
+    pub certificates: Vec<web::Url>,
+    /// A question over plain HTTP with a known answer; with none no captive portal is looked for.
+    pub portal: Option<portal::Known>,
+    /// Where the enrollment is, if the orchestrator's certificate is to be looked at.
+    pub state: Option<PathBuf>,
     /// What stands before `/proc`, `/sys` and `/etc`.
     pub root: PathBuf,
     /// How long each part may take.
@@ -81,6 +92,10 @@ impl Default for Settings {
             names: Vec::new(),
             alternates: Vec::new(),
             ntp: Vec::new(),
+            dot: Vec::new(),
+            certificates: Vec::new(),
+            portal: None,
+            state: None,
             root: PathBuf::from("/"),
             budgets: Budgets::default(),
             pinging: Pinging::default(),

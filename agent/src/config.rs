@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use aizen_protocol::record::Role;
 
+use crate::collect::portal::Known;
 use crate::metrics::serve::Loopback;
+use crate::probe::dns;
+use crate::probe::web::Url;
 
 mod parts;
 mod raw;
@@ -114,6 +117,12 @@ pub struct Probe {
     pub resolvers: Vec<IpAddr>,
     /// Time servers.
     pub ntp: Vec<IpAddr>,
+    /// Resolvers that are asked over TLS.
+    pub dot: Vec<dns::Server>,
+    /// Hosts whose certificates are looked at.
+    pub tls: Vec<Url>,
+    /// What is asked over plain HTTP to find a captive portal.
+    pub portal: Option<Known>,
 }
 
 /// The way to the orchestrator; the server itself is known from enrollment.

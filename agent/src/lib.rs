@@ -38,6 +38,7 @@ pub mod enroll;
 pub mod identity;
 pub mod metrics;
 pub mod notify;
+pub mod probe;
 pub mod store;
 
 // The programs.

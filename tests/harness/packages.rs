@@ -11,6 +11,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
     ("dnsmasq", "dnsmasq-base"),
+    ("unbound", "unbound"),
     ("nft", "nftables"),
     ("python3", "python3"),
     ("ping", "iputils-ping"),

@@ -10,12 +10,13 @@ use crate::build;
 
 mod footprint;
 mod loop_time;
+mod names;
 mod sandbox_start;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop"])]
+    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns"])]
     only: Option<String>,
 }
 
@@ -23,6 +24,8 @@ const PEERS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("collectd", "collectd-core"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
+    ("dnsperf", "dnsperf"),
+    ("dig", "bind9-dnsutils"),
 ];
 
 /// Prints the table of the README.
@@ -47,6 +50,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if wanted("sandbox") {
         print(&sandbox_start::rows(&device)?);
+    }
+    if wanted("dns") {
+        print(&names::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);

@@ -16,6 +16,10 @@ impl From<&Config> for collect::Settings {
             names: config.probe.names.clone(),
             alternates: config.probe.resolvers.clone(),
             ntp: config.probe.ntp.clone(),
+            dot: config.probe.dot.clone(),
+            certificates: config.probe.tls.clone(),
+            portal: config.probe.portal.clone(),
+            state: Some(config.paths.state.clone()),
             ..Self::default()
         }
     }

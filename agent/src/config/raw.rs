@@ -1,14 +1,19 @@
 //! What the operator typed: the TOML as it is, with the bounds of each value in its type.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use aizen_protocol::record::Role;
 use serde::{Deserialize, Deserializer, de};
 
 use super::{Collect, Config, Device, Metrics, Paths, Probe, Spool, Uplink};
+use crate::collect::portal::Known;
 use crate::metrics::serve::Loopback;
+use crate::probe::dns;
+use crate::probe::web::Url;
 
 /// A problem and the byte where it stands.
 pub(super) struct Wrong {
@@ -118,6 +123,10 @@ struct RawProbe {
     names: Few<HostName>,
     resolvers: Few<IpAddr>,
     ntp: Few<IpAddr>,
+    dot: Few<Written<dns::Server>>,
+    tls: Few<TlsHost>,
+    portal: Option<PlainUrl>,
+    portal_body: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -178,6 +187,12 @@ impl Raw {
                 names: self.probe.names.0.into_iter().map(|n| n.0).collect(),
                 resolvers: self.probe.resolvers.0,
                 ntp: self.probe.ntp.0,
+                dot: self.probe.dot.0.into_iter().map(|s| s.0).collect(),
+                tls: self.probe.tls.0.into_iter().map(|h| h.0).collect(),
+                portal: self.probe.portal.map(|url| Known {
+                    url: url.0,
+                    body: self.probe.portal_body,
+                }),
             },
             uplink: Uplink {
                 max_backoff: self.uplink.max_backoff_s.duration(),
@@ -280,6 +295,46 @@ impl<'de> Deserialize<'de> for HostName {
         } else {
             Err(de::Error::custom(format_args!("'{name}' is no host name")))
         }
+    }
+}
+
+/// A value that is read from its text.
+struct Written<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map(Self)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// `HOST` or `HOST:PORT`, port 443 if none is written.
+struct TlsHost(Url);
+
+impl<'de> Deserialize<'de> for TlsHost {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let url = format!("https://{text}").parse().ok();
+        url.filter(|url: &Url| url.path == "/")
+            .map(Self)
+            .ok_or_else(|| de::Error::custom(format_args!("'{text}' is no HOST or HOST:PORT")))
+    }
+}
+
+/// A URL without TLS: a portal can't step into another.
+struct PlainUrl(Url);
+
+impl<'de> Deserialize<'de> for PlainUrl {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let Written(url) = Written::<Url>::deserialize(d)?;
+        if url.secure {
+            return Err(de::Error::custom(
+                "no portal can answer over https: give a URL with http",
+            ));
+        }
+        Ok(Self(url))
     }
 }
 

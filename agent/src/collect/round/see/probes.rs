@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aizen_protocol::record::{
-    Address, Body, DnsProbe, Duplicate, Link, PathMtu, Reach, Resolvers, Route, Time,
+    Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers,
+    Route, Time,
 };
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
 use crate::collect::{
-    CollectError, Settings, duplicate, neighbour, path_mtu, reach, resolve, sntp,
+    CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach,
+    resolve, sntp,
 };
 
 /// Every probe that is due, side by side; answers to ARP apart, because they become part of another record.
@@ -21,7 +23,7 @@ pub(in crate::collect::round) async fn see(
     tables: &Tables,
 ) -> (Vec<Part>, Option<Told<Vec<Duplicate>>>) {
     let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
-    let (dns, (reach, neighbours), path_mtu, time, arp) = tokio::join!(
+    let (dns, (reach, neighbours), path_mtu, time, arp, certificates, portal) = tokio::join!(
         see_dns(settings, resolvers),
         async {
             let reach = see_reach(settings, tables.routes.value(), resolvers).await;
@@ -32,6 +34,8 @@ pub(in crate::collect::round) async fn see(
         see_path_mtu(settings, due, links, resolvers),
         see_time(settings, due),
         see_arp(settings, due, links, tables.addresses.value()),
+        see_certificates(settings, due, resolvers),
+        see_portal(settings, due, resolvers),
     );
     let mut parts = vec![
         Part::new("neighbours", neighbours, Body::Neighbours),
@@ -40,15 +44,60 @@ pub(in crate::collect::round) async fn see(
     ];
     parts.extend(path_mtu.map(|told| Part::new("path_mtu", told, Body::PathMtu)));
     parts.extend(time.map(|told| Part::new("time", told, Body::Time)));
+    parts.extend(certificates.map(|told| Part::new("certificates", told, Body::Certificates)));
+    parts.extend(portal.map(|told| Part::new("portal", told, Body::Portal)));
     (parts, arp)
 }
 
 async fn see_dns(settings: &Settings, resolvers: Option<&Resolvers>) -> Told<Vec<DnsProbe>> {
     let work = async {
         let resolvers = resolvers.ok_or(CollectError::Blind("resolvers"))?;
-        Ok(resolve::collect(resolvers, &settings.names, settings.asking).await)
+        let wanted = resolve::Wanted {
+            names: &settings.names,
+            encrypted: &settings.dot,
+            root: &settings.root,
+            asking: settings.asking,
+        };
+        Ok(resolve::collect(resolvers, wanted).await)
     };
     within(settings.budgets.probe, work).await
+}
+
+async fn see_certificates(
+    settings: &Settings,
+    due: &Due,
+    resolvers: Option<&Resolvers>,
+) -> Option<Told<Vec<Certificate>>> {
+    let wanted = !settings.certificates.is_empty() || settings.state.is_some();
+    if !wanted || !due.runs("certificates") {
+        return None;
+    }
+    let wanted = certificate::Wanted {
+        hosts: settings.certificates.clone(),
+        state: settings.state.clone(),
+        root: settings.root.clone(),
+        // Ends by itself a little earlier, so that what is known by then is told.
+        deadline: settings.budgets.probe * 9 / 10,
+    };
+    let none = Resolvers::default();
+    let work = async { Ok(certificate::collect(resolvers.unwrap_or(&none), wanted).await) };
+    Some(within(settings.budgets.probe, work).await)
+}
+
+async fn see_portal(
+    settings: &Settings,
+    due: &Due,
+    resolvers: Option<&Resolvers>,
+) -> Option<Told<Portal>> {
+    let known = settings.portal.as_ref().filter(|_| due.runs("portal"))?;
+    let none = Resolvers::default();
+    let work = async {
+        let deadline = settings.budgets.probe * 9 / 10;
+        let value = portal::collect(known, resolvers.unwrap_or(&none), deadline).await;
+        let gaps = Vec::new();
+        Ok(Seen { value, gaps })
+    };
+    Some(within(settings.budgets.probe, work).await)
 }
 
 async fn see_reach(

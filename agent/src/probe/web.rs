@@ -1,0 +1,28 @@
+//! HTTP/1.1 (RFC 9112), as much as a probe needs: one question, one bounded answer, from servers that may be hostile.
+
+mod response;
+mod url;
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+pub(crate) use self::response::read_response;
+pub use self::response::{HttpFault, Response};
+pub use self::url::{InvalidUrl, Url};
+
+/// Asks for a URL without TLS at this address; the caller holds the deadline. A body longer than `most` bytes is cut.
+///
+/// # Errors
+/// An [`HttpFault`] if no whole answer comes.
+pub async fn get(url: &Url, address: SocketAddr, most: usize) -> Result<Response, HttpFault> {
+    let mut tcp = TcpStream::connect(address).await?;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: aizen\r\nAccept: */*\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n",
+        url.path,
+        url.authority()
+    );
+    tcp.write_all(request.as_bytes()).await?;
+    read_response(&mut tcp, most).await
+}

@@ -1,0 +1,227 @@
+//! One question after another to unbound on loopback: `aizen dns`, a bare connected socket, dnsperf and dig, taking
+//! turns. CPU is that of the client alone.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Questions of each turn; enough for the kernel's clock ticks of 10 ms.
+const QUESTIONS: u32 = 20_000;
+/// dig is a process each.
+const DIGS: u32 = 50;
+const TURNS: usize = 5;
+const SERVER: &str = "127.0.0.1";
+const PORT: u16 = 53_053;
+const NAME: &str = "www.bench.example";
+
+/// What one question cost.
+#[derive(Clone, Copy)]
+struct Cost {
+    cpu_us: f64,
+    latency_us: f64,
+}
+
+pub(super) fn rows(device: &Path) -> Result<String> {
+    let folder = std::env::temp_dir().join(format!("aizen-bench-dns-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let mut unbound = unbound(&folder)?;
+    let rows = measured(device, &folder);
+    unbound.kill()?;
+    unbound.wait()?;
+    fs::remove_dir_all(&folder)?;
+    rows
+}
+
+fn measured(device: &Path, folder: &Path) -> Result<String> {
+    let (mut ours, mut bare, mut dnsperf, mut dig) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..TURNS {
+        ours.push(by_aizen(device)?);
+        bare.push(by_socket()?);
+        dnsperf.push(by_dnsperf(folder)?);
+        dig.push(by_dig()?);
+    }
+    let [ours, bare, dnsperf, dig] = [ours, bare, dnsperf, dig].map(|turns| median(&turns));
+    let mut rows = String::new();
+    for (name, peer) in [
+        ("a bare connected socket", bare),
+        ("`dnsperf -c 1 -q 1`", dnsperf),
+        ("`dig`", dig),
+    ] {
+        for (what, own, other) in [
+            ("CPU", ours.cpu_us, peer.cpu_us),
+            ("latency", ours.latency_us, peer.latency_us),
+        ] {
+            rows.push_str(&format!(
+                "| {what} of a DNS question over UDP, beside {name} | {own:.1} µs | {other:.1} µs | {:.2} |\n",
+                own / other
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+fn unbound(folder: &Path) -> Result<Child> {
+    let config = folder.join("unbound.conf");
+    let text = format!(
+        "server:\n directory: \"{}\"\n chroot: \"\"\n username: \"\"\n pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n \
+         interface: {SERVER}@{PORT}\n num-threads: 1\n local-zone: \"example.\" static\n local-zone: \"example.com.\" static\n \
+         local-data: \"{NAME}. 60 IN A 198.51.100.7\"\n",
+        folder.display()
+    );
+    fs::write(&config, text)?;
+    let child = Command::new("unbound")
+        .args(["-d", "-c"])
+        .arg(&config)
+        .stderr(Stdio::null())
+        .spawn()
+        .context("unbound does not start")?;
+    let socket = socket()?;
+    for _ in 0..200 {
+        socket.send(&question(0)).ok();
+        if socket.recv(&mut [0; 512]).is_ok() {
+            return Ok(child);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("unbound answers nothing")
+}
+
+fn socket() -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((SERVER, 0))?;
+    socket.connect((SERVER, PORT))?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    Ok(socket)
+}
+
+fn question(id: u16) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend(b"\x01\x20\0\x01\0\0\0\0\0\0\x03www\x05bench\x07example\0\0\x01\0\x01");
+    bytes
+}
+
+/// The limit: send and receive, nothing read of the answer but its number.
+fn by_socket() -> Result<Cost> {
+    let socket = socket()?;
+    let mut latencies = Vec::new();
+    let before = cpu_ms(OWN)?;
+    for n in 0..QUESTIONS {
+        let id = u16::try_from(n % 65_536)?;
+        let began = Instant::now();
+        socket.send(&question(id))?;
+        let mut answer = [0; 512];
+        while socket.recv(&mut answer).is_ok() && answer[..2] != id.to_be_bytes() {}
+        latencies.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(Cost {
+        cpu_us: (cpu_ms(OWN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        latency_us: middle(latencies),
+    })
+}
+
+fn by_aizen(device: &Path) -> Result<Cost> {
+    let before = cpu_ms(CHILDREN)?;
+    let output = Command::new(device)
+        .args([
+            "dns",
+            NAME,
+            "--only",
+            "--json",
+            "-i",
+            "0",
+            "-c",
+            &QUESTIONS.to_string(),
+        ])
+        .arg(format!("@{SERVER}:{PORT}"))
+        .output()?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let rtts = told["servers"][0]["rtt_us"]
+        .as_array()
+        .context("no times")?;
+    Ok(Cost {
+        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        latency_us: middle(rtts.iter().filter_map(serde_json::Value::as_f64).collect()),
+    })
+}
+
+fn by_dnsperf(folder: &Path) -> Result<Cost> {
+    let names = folder.join("names");
+    fs::write(&names, format!("{NAME} A\n"))?;
+    let before = cpu_ms(CHILDREN)?;
+    let output = Command::new("dnsperf")
+        .args([
+            "-s",
+            SERVER,
+            "-p",
+            &PORT.to_string(),
+            "-c",
+            "1",
+            "-T",
+            "1",
+            "-q",
+            "1",
+        ])
+        .args(["-n", &QUESTIONS.to_string(), "-d"])
+        .arg(&names)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let average = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Average Latency (s):"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
+        .context("dnsperf tells no latency")?;
+    Ok(Cost {
+        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        latency_us: average * 1e6,
+    })
+}
+
+fn by_dig() -> Result<Cost> {
+    let before = cpu_ms(CHILDREN)?;
+    let mut times = Vec::new();
+    for _ in 0..DIGS {
+        let began = Instant::now();
+        Command::new("dig")
+            .args([&format!("@{SERVER}"), "-p", &PORT.to_string(), NAME])
+            .stdout(Stdio::null())
+            .status()?;
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(Cost {
+        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(DIGS),
+        latency_us: middle(times),
+    })
+}
+
+/// Places of user and system time in /proc/self/stat behind the name (proc(5)): of this process, of ended children.
+const OWN: usize = 11;
+const CHILDREN: usize = 13;
+
+/// CPU time in milliseconds, in steps of 10.
+fn cpu_ms(place: usize) -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, rest) = stat
+        .rsplit_once(')')
+        .context("/proc/self/stat has another form")?;
+    let mut ticks = 0.0;
+    for field in rest.split_whitespace().skip(place).take(2) {
+        ticks += field.parse::<f64>()?;
+    }
+    Ok(ticks * 10.0)
+}
+
+fn median(turns: &[Cost]) -> Cost {
+    Cost {
+        cpu_us: middle(turns.iter().map(|c| c.cpu_us).collect()),
+        latency_us: middle(turns.iter().map(|c| c.latency_us).collect()),
+    }
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
