@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use aizen_protocol::finding::Severity;
 
 use super::draft::{Draft, Examined, Layer};
+use super::names;
 use super::question::{self, Tally};
 use super::reach;
 use super::unit::{list, median};
@@ -66,7 +67,8 @@ fn configured<'a>(view: &View<'_>, tallies: &'a [Tally]) -> Vec<&'a Tally> {
 }
 
 fn is_dead(view: &View<'_>, tally: &Tally, tallies: &[Tally]) -> bool {
-    if !tally.is_useless() {
+    // Errors for names that it knows unchecked are a failed validation.
+    if !tally.is_useless() || tally.errors > 0 && names::is_refusal(view, tally.resolver) {
         return false;
     }
     // Of a family that this device has no way for: programs skip it at once, as long as another one serves.
@@ -151,8 +153,13 @@ fn dead(
     } else {
         "does not answer"
     };
+    let cause = if resolver.is_loopback() && tally.refused > 0 {
+        "resolver_localhost_dead"
+    } else {
+        "resolver_dead"
+    };
     let mut draft = Draft::new(
-        "resolver_dead",
+        cause,
         Layer::Names,
         resolver.to_string(),
         severity,
@@ -452,6 +459,8 @@ mod tests {
     #[test]
     fn all_silent_while_the_way_is_well_is_a_finding_with_a_contradiction_and_no_repair() {
         let mut broken = healthy(1);
+        // Hosts of which only one answers echo requests: whether the port is blocked can't be told.
+        broken.silence(SECOND);
         for resolver in [RESOLVER, SECOND] {
             broken.answers(resolver, DnsAnswer::Timeout);
         }
@@ -493,6 +502,7 @@ mod tests {
             dns(SECOND, false, &[DnsAnswer::Rcode(0); 5], 9_000),
         ];
         let verdict = broken.verdict();
+        assert_eq!(only(&verdict).cause.0, "resolver_localhost_dead");
         assert!(
             only(&verdict)
                 .next_step
