@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::analyze;
 use crate::case::Case;
 use crate::fixture::machine::{busy, faults, history, service, tunnel};
-use crate::fixture::{Evidence, RESOLVER, kill_gateway, only, verdict};
+use crate::fixture::{Evidence, RESOLVER, at, kill_gateway, only, verdict};
 
 #[test]
 fn a_busy_router_is_healthy_and_says_what_was_looked_at() {
@@ -27,6 +27,18 @@ fn each_fault_beside_a_busy_machine_is_the_only_finding() {
     for (cause, rounds) in faults() {
         let verdict = verdict(&rounds);
         assert_eq!(only(&verdict).cause.0, cause);
+    }
+}
+
+#[test]
+fn a_fault_is_as_old_as_its_first_round_and_gone_when_it_is_over() {
+    for (cause, mut rounds) in faults() {
+        assert_eq!(only(&verdict(&rounds)).since, at(2), "{cause}");
+        rounds.push(busy(5));
+        // A killed process and a station that was sent away stay news for some minutes.
+        if !["oom_kill", "wifi_authentication"].contains(&cause) {
+            assert_eq!(verdict(&rounds).findings, [], "{cause}");
+        }
     }
 }
 
@@ -101,7 +113,7 @@ proptest! {
             .collect();
         // Where the cause is hidden, what follows from it may stand for it; nothing else may.
         let follows: &[&str] = match cause {
-            "dns_blocked" => &["dns_blocked", "resolver_dead"],
+            "dns_blocked" => &["dns_blocked", "resolver_dead", "upstream_dead"],
             "vpn_mtu" => &["vpn_mtu", "mtu_black_hole"],
             other => &[other],
         };

@@ -3,30 +3,33 @@
 //! Input chains drop the noise of the internet on every healthy router: only what leaves the device, or a policy that
 //! changed, is held against the probes.
 
+use std::net::IpAddr;
+
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::{ConnectOutcome, DnsAnswer, DnsPurpose, FilterChain, FilterRule};
+use aizen_protocol::record::{
+    Connect, ConnectOutcome, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, FilterChain,
+    FilterRule, Reach,
+};
 use jiff::Timestamp;
 
 use super::draft::{Draft, Examined, Layer};
+use super::question;
+use super::reach;
 use super::trend::{self, Step};
-use crate::case::{Pass, View};
+use crate::case::View;
 
-/// Faults that a filter may feign: what it drops looks as if nobody answered.
-const FEIGNED: [&str; 7] = [
-    "resolver_dead",
-    "resolver_localhost_dead",
-    "dns_blocked",
-    "ntp_unreachable",
-    "upstream_dead",
-    "gateway_dead",
-    "ipv6_dead",
-];
 /// Facts about probes that a finding quotes.
 const PROBES: usize = 4;
 
-/// A probe that this device sent and that nobody answered.
+/// A probe that this device sent and that nobody answered although somebody should have.
 struct Failed {
     source: &'static str,
+    /// As nft names it.
+    protocol: &'static str,
+    port: Option<u16>,
+    target: IpAddr,
+    /// It answered earlier in this boot.
+    before: bool,
     at: Timestamp,
     fact: String,
 }
@@ -36,7 +39,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     let Some(seen) = &view.now().filter else {
         return examined;
     };
-    let failed = failed(view.now());
+    let failed = failed(view);
     if !failed.is_empty() {
         examined.drafts.extend(counting_rule(view, &failed));
         if examined.drafts.is_empty() {
@@ -52,37 +55,53 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     examined
 }
 
-/// What was tried in this pass without any answer.
-fn failed(pass: &Pass) -> Vec<Failed> {
+/// What was tried in this pass without any answer: configured resolvers, connections, and hosts that answered echo
+/// requests earlier in this boot. Others may never have answered anybody.
+fn failed(view: &View<'_>) -> Vec<Failed> {
     let mut all = Vec::new();
-    if let Some(seen) = &pass.dns {
-        let lookups = seen.value.iter().filter(|probe| {
-            probe.purpose == DnsPurpose::Lookup
+    let now = view.now();
+    if let Some(seen) = &now.dns {
+        let is_silent = |probe: &&DnsProbe| {
+            probe.configured
+                && (probe.purpose, probe.transport) == (DnsPurpose::Lookup, DnsTransport::Udp)
                 && !probe.answers.is_empty()
                 && probe
                     .answers
                     .iter()
                     .all(|answer| matches!(answer, DnsAnswer::Timeout | DnsAnswer::Unreachable))
-        });
-        all.extend(lookups.map(|probe| Failed {
-            source: "dns",
-            at: seen.at,
-            fact: format!(
-                "{} answered none of {} questions",
-                probe.resolver,
-                probe.answers.len()
-            ),
+        };
+        all.extend(seen.value.iter().filter(is_silent).map(|probe| {
+            Failed {
+                source: "dns",
+                protocol: "udp",
+                port: Some(53),
+                target: probe.resolver,
+                before: view
+                    .this_boot()
+                    .filter_map(|pass| question::tally(pass, probe.resolver))
+                    .any(|tally| tally.served > 0),
+                at: seen.at,
+                fact: format!(
+                    "{} answered none of {} questions",
+                    probe.resolver,
+                    probe.answers.len()
+                ),
+            }
         }));
     }
-    if let Some(seen) = &pass.connects {
-        let connects = seen.value.iter().filter(|connect| {
+    if let Some(seen) = &now.connects {
+        let is_silent = |connect: &&Connect| {
             matches!(
                 connect.outcome,
                 ConnectOutcome::Timeout | ConnectOutcome::Unreachable
             )
-        });
-        all.extend(connects.map(|connect| Failed {
+        };
+        all.extend(seen.value.iter().filter(is_silent).map(|connect| Failed {
             source: "connects",
+            protocol: "tcp",
+            port: Some(connect.port),
+            target: connect.target,
+            before: connected_before(view, connect),
             at: seen.at,
             fact: format!(
                 "no TCP connection to {} port {}",
@@ -90,13 +109,19 @@ fn failed(pass: &Pass) -> Vec<Failed> {
             ),
         }));
     }
-    if let Some(seen) = &pass.reach {
-        let silent = seen
-            .value
-            .iter()
-            .filter(|reach| reach.sent > 0 && reach.received == 0);
-        all.extend(silent.map(|reach| Failed {
+    if let Some(seen) = &now.reach {
+        let answered = |reach: &Reach| {
+            view.this_boot()
+                .filter_map(|pass| reach::ping(pass, reach.target))
+                .any(|ping| ping.received > 0)
+        };
+        let is_silent = |reach: &&Reach| reach.sent > 0 && reach.received == 0 && answered(reach);
+        all.extend(seen.value.iter().filter(is_silent).map(|reach| Failed {
             source: "reach",
+            protocol: "icmp",
+            port: None,
+            target: reach.target,
+            before: true,
             at: seen.at,
             fact: format!(
                 "{} answered none of {} echo requests",
@@ -105,6 +130,38 @@ fn failed(pass: &Pass) -> Vec<Failed> {
         }));
     }
     all
+}
+
+/// False if the rule's text says that it is about something else than this probe.
+fn may_concern(rule: &FilterRule, failed: &Failed) -> bool {
+    let words: Vec<&str> = rule
+        .text
+        .0
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .collect();
+    let says = |word: &str| words.contains(&word);
+    // Packets that belong to no connection are no probe's.
+    if says("invalid") {
+        return false;
+    }
+    let named = |protocol: &str| match protocol {
+        "icmp" => says("icmp") || says("icmpv6"),
+        other => says(other),
+    };
+    let names_any = ["udp", "tcp", "icmp"].into_iter().any(named);
+    let protocol = !names_any || named(failed.protocol);
+    let port = !says("dport") || failed.port.is_some_and(|port| says(&port.to_string()));
+    protocol && port
+}
+
+fn connected_before(view: &View<'_>, connect: &Connect) -> bool {
+    view.this_boot()
+        .filter_map(|pass| pass.connects.as_ref())
+        .flat_map(|seen| &seen.value)
+        .any(|older| {
+            (older.target, older.port) == (connect.target, connect.port)
+                && older.outcome == ConnectOutcome::Connected
+        })
 }
 
 fn drops(rule: &FilterRule) -> bool {
@@ -127,7 +184,7 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         .filter(|chain| chain.hook.as_deref() == Some("output"));
     let (chain, rule, growth) = outgoing
         .flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
-        .filter(|(_, rule)| drops(rule))
+        .filter(|(_, rule)| drops(rule) && failed.iter().any(|failed| may_concern(rule, failed)))
         .filter_map(|(chain, rule)| {
             let growth: Vec<u64> = steps
                 .iter()
@@ -139,6 +196,10 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
                 .then_some((chain, rule, growth))
         })
         .max_by_key(|(_, _, growth)| growth.first().copied())?;
+    let failed: Vec<&Failed> = failed
+        .iter()
+        .filter(|failed| may_concern(rule, failed))
+        .collect();
     let mut draft = blamed(
         &name(chain),
         format!("A rule in {} drops packets of this device", name(chain)),
@@ -153,7 +214,7 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         );
         draft.shown("filter", "rule", step.at, fact);
     }
-    quote(&mut draft, failed);
+    quote(&mut draft, &failed);
     draft.misses(format!(
         "that the packets dropped are those of the failing probes (`nft monitor trace`, rule {} of {})",
         rule.handle,
@@ -204,14 +265,8 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         })?;
         Some((chain, accepted.at))
     })?;
-    let answered = view
-        .this_boot()
-        .filter(|pass| pass.ended.at <= accepted)
-        .chain(view.this_boot())
-        .any(|pass| self::failed(pass).len() < failed.len());
-    if !answered {
-        return None;
-    }
+    let failed: Vec<&Failed> = failed.iter().filter(|failed| failed.before).collect();
+    failed.first()?;
     let mut draft = blamed(
         &name(chain),
         format!(
@@ -231,7 +286,7 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         accepted,
         format!("the policy of {} was accept before", name(chain)),
     );
-    quote(&mut draft, failed);
+    quote(&mut draft, &failed);
     draft.misses(format!(
         "which rules accept something (`nft list chain {}`)",
         name(chain)
@@ -245,21 +300,29 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
 }
 
 fn blamed(component: &str, summary: String) -> Draft {
-    let mut draft = Draft::new(
+    Draft::new(
         "firewall_drop",
         Layer::Path,
         component,
         Severity::Critical,
         summary,
-    );
-    for cause in FEIGNED {
-        draft.covers(cause, None);
-    }
-    draft
+    )
 }
 
-/// All probes are one witness: the filter is what they have in common.
-fn quote(draft: &mut Draft, failed: &[Failed]) {
+/// All probes are one witness: the filter is what they have in common. What is dropped looks as if nobody answered.
+fn quote(draft: &mut Draft, failed: &[&Failed]) {
+    for failed in failed {
+        let target = Some(failed.target.to_string());
+        match failed.source {
+            "dns" => {
+                draft.covers("resolver_dead", target);
+                draft.covers("dns_blocked", None);
+                draft.covers("ntp_unreachable", None);
+            }
+            "connects" => draft.covers("ipv6_dead", None),
+            _ => draft.covers("upstream_dead", None),
+        }
+    }
     for (place, failed) in failed.iter().take(PROBES).enumerate() {
         if place == 0 {
             draft.shown(failed.source, "probes", failed.at, failed.fact.clone());
@@ -315,9 +378,22 @@ mod tests {
         assert_eq!(only(&verdict(&dead)).cause.0, "resolver_dead");
         let well = with(|round, evidence| {
             evidence.see(Body::Filter(vec![chain("output", "accept", 9 * round)]));
-            evidence.dns.retain(|probe| probe.configured);
         });
         assert_eq!(verdict(&well).findings, []);
+        // It counts, but something else than what fails.
+        for text in [
+            "ct state invalid counter drop",
+            "tcp dport 25 counter drop",
+            "udp dport 5353 counter drop",
+        ] {
+            let other = with(|round, evidence| {
+                let mut output = chain("output", "accept", 9 * round);
+                output.rules[0].text = aizen_protocol::private::Text(text.into());
+                evidence.see(Body::Filter(vec![output]));
+                evidence.answers(RESOLVER, DnsAnswer::Timeout);
+            });
+            assert_eq!(only(&verdict(&other)).cause.0, "resolver_dead", "{text}");
+        }
     }
 
     #[test]

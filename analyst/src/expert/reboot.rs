@@ -40,85 +40,79 @@ fn before<'a>(view: &View<'a>) -> Option<&'a Seen<Host>> {
         .find_map(|pass| pass.host.as_ref())
 }
 
+/// What shows that nobody wanted the restart: somebody who restarts a device leaves none of these.
+#[derive(Default)]
+struct Traces<'a> {
+    reason: Option<&'a str>,
+    watchdog: Option<u32>,
+    crash: bool,
+}
+
+impl<'a> Traces<'a> {
+    fn of(host: &'a Host, before: Option<&Seen<Host>>) -> Self {
+        let is_accident =
+            |reason: &&str| ACCIDENTS.contains(reason) || *reason == POWER && before.is_some();
+        let watchdog = before.and_then(|before| {
+            host.watchdog_resets?
+                .checked_sub(before.value.watchdog_resets?)
+        });
+        Self {
+            reason: host.reset_reason.as_deref().filter(is_accident),
+            watchdog: watchdog.filter(|count| *count > 0),
+            crash: before.is_some_and(|before| host.crash_records > before.value.crash_records),
+        }
+    }
+
+    /// In one word; none without any trace.
+    fn why(&self) -> Option<&'a str> {
+        let counted = self.watchdog.map(|_| "watchdog");
+        let crashed = self.crash.then_some("crash");
+        self.reason.or(counted).or(crashed)
+    }
+}
+
 fn restarted(view: &View<'_>, seen: &Seen<Host>) -> Option<Draft> {
     let host = &seen.value;
     if host.uptime_s > NEWS_S {
         return None;
     }
     let before = before(view);
-    let reason = host.reset_reason.as_deref();
-    let accident = reason.filter(|reason| ACCIDENTS.contains(reason));
-    let power = reason.filter(|reason| *reason == POWER && before.is_some());
-    let watchdog = before.and_then(|before| {
-        let count = host
-            .watchdog_resets?
-            .checked_sub(before.value.watchdog_resets?)?;
-        (count > 0).then_some(count)
-    });
-    let crash = before.filter(|before| host.crash_records > before.value.crash_records);
-    // Somebody who restarts a device leaves none of these.
-    if accident.is_none() && power.is_none() && watchdog.is_none() && crash.is_none() {
-        return None;
-    }
-    let why = accident.or(power).unwrap_or(if watchdog.is_some() {
-        "watchdog"
-    } else {
-        "crash"
-    });
+    let traces = Traces::of(host, before);
+    let why = traces.why()?;
+    let ran = span(host.uptime_s * 1000);
     let mut draft = Draft::new(
         "unexpected_reboot",
         Layer::Resource,
         "device",
         Severity::Warning,
-        format!(
-            "The device started again by itself {} ago: {why}",
-            span(host.uptime_s * 1000)
-        ),
+        format!("The device started again by itself {ran} ago: {why}"),
     );
-    if let Some(reason) = accident.or(power) {
-        draft.shown(
-            "host",
-            "reset_reason",
-            seen.at,
-            format!("the device says that it started because of: {reason}"),
-        );
+    let mut show = |witness: &str, fact: String| draft.shown("host", witness, seen.at, fact);
+    if let Some(reason) = traces.reason {
+        let fact = format!("the device says that it started because of: {reason}");
+        show("reset_reason", fact);
     }
-    if let Some(count) = watchdog {
-        draft.shown(
-            "host",
-            "watchdog",
-            seen.at,
-            format!("the watchdog restarted it {count} times since the boot before"),
-        );
+    if let Some(count) = traces.watchdog {
+        let fact = format!("the watchdog restarted it {count} times since the boot before");
+        show("watchdog", fact);
     }
-    if crash.is_some() {
-        draft.shown(
-            "host",
-            "crash_records",
-            seen.at,
-            format!(
-                "{} records of a crash wait, more than before",
-                host.crash_records
-            ),
+    if traces.crash {
+        let fact = format!(
+            "{} records of a crash wait, more than before",
+            host.crash_records
         );
+        show("crash_records", fact);
     }
-    if let Some(before) = before {
-        draft.backed(
-            "round",
-            "boot",
-            before.at,
-            format!(
+    match before {
+        Some(before) => {
+            let fact = format!(
                 "another boot was seen until {}; it had run for {}",
                 before.at,
                 span(before.value.uptime_s.saturating_mul(1000))
-            ),
-        );
-    } else {
-        draft.noted(
-            "host",
-            seen.at,
-            format!("it runs since {}", span(host.uptime_s * 1000)),
-        );
+            );
+            draft.backed("host", "boot", before.at, fact);
+        }
+        None => draft.noted("host", seen.at, format!("it runs since {ran}")),
     }
     draft.covers("crash_records", None);
     draft.explains("Connections through the device broke off");
@@ -126,7 +120,10 @@ fn restarted(view: &View<'_>, seen: &Seen<Host>) -> Option<Draft> {
     draft.next(match why {
         POWER => "Ask whether somebody pulled the plug; if not, check the supply, its cable and the mains",
         "thermal" => "Let a person check fan, dust and place",
-        _ => "Read the last words before the restart (`journalctl -b -1 -n 100`, /sys/fs/pstore) and keep them for whoever maintains its system",
+        _ => {
+            "Read the last words before the restart (`journalctl -b -1 -n 100`, /sys/fs/pstore) and keep them for \
+             whoever maintains its system"
+        }
     });
     Some(draft)
 }

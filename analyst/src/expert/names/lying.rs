@@ -217,7 +217,7 @@ mod tests {
     use aizen_protocol::record::{Body, DnsAnswer, DnsPurpose, DnsTransport, Portal};
 
     use crate::fixture::machine::question;
-    use crate::fixture::{ALTERNATE, Evidence, RESOLVER, SECOND, healthy, only};
+    use crate::fixture::{ALTERNATE, Evidence, RESOLVER, healthy, only};
 
     const ADS: &str = "198.51.100.66";
     const UDP: DnsTransport = DnsTransport::Udp;
@@ -344,7 +344,7 @@ mod tests {
         // A resolver that nobody uses.
         let mut spare = healthy(1);
         spare.dns.push(question(
-            SECOND,
+            ALTERNATE,
             UDP,
             DnsPurpose::Nonexistent,
             "host-zzzz",
