@@ -1,7 +1,7 @@
 //! Connection tracking: a full table, and translation that finds no free port.
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::Conntrack;
+use aizen_protocol::record::{Connect, ConnectOutcome, Conntrack};
 
 use super::draft::{Draft, Examined, Layer};
 use super::trend::{self, Step, percent};
@@ -135,11 +135,19 @@ fn ports_exhausted(view: &View<'_>, seen: &Seen<Conntrack>) -> Option<Draft> {
                 .filter(|failed| *failed > FAILED_PER_SECOND * step.seconds())
         })
         .collect::<Option<_>>()?;
+    let silent = view.now().connects.as_ref().and_then(|seen| {
+        let timeout = |connect: &&Connect| connect.outcome == ConnectOutcome::Timeout;
+        Some((seen.at, seen.value.iter().find(timeout)?))
+    });
     let mut draft = Draft::new(
         "nat_port_exhaustion",
         Layer::Path,
         "conntrack",
-        Severity::Critical,
+        if silent.is_some() {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
         "Address translation finds no free port for new connections".into(),
     );
     for (step, failed) in steps.iter().zip(failed) {
@@ -148,9 +156,16 @@ fn ports_exhausted(view: &View<'_>, seen: &Seen<Conntrack>) -> Option<Draft> {
             step.seconds(),
             fact(step.after)
         );
-        draft.shown("conntrack", &step.at.to_string(), step.at, fact);
+        draft.shown("conntrack", "insert_failed", step.at, fact);
     }
     draft.noted("conntrack", seen.at, fact(&seen.value));
+    if let Some((at, connect)) = silent {
+        let fact = format!(
+            "a new TCP connection to {} port {} met silence",
+            connect.target, connect.port
+        );
+        draft.backed("connects", "timeout", at, fact);
+    }
     draft.explains("New connections to busy destinations fail while others work");
     draft.misses("how many ports towards one destination are taken (`conntrack -L -d` the busiest destination)");
     draft.next("Find the host with the most connections to one destination (`conntrack -L`), then add a second public address or widen the port range of the masquerading rule");

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use aizen_protocol::finding::Severity;
+use aizen_protocol::private::Prefix;
 use aizen_protocol::record::{
     Connect, ConnectOutcome, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, FilterChain,
     FilterRule, Reach,
@@ -151,7 +152,20 @@ fn may_concern(rule: &FilterRule, failed: &Failed) -> bool {
     let names_any = ["udp", "tcp", "icmp"].into_iter().any(named);
     let protocol = !names_any || named(failed.protocol);
     let port = !says("dport") || failed.port.is_some_and(|port| says(&port.to_string()));
-    protocol && port
+    protocol && port && may_go_to(&rule.text.0, failed.target)
+}
+
+/// False if the rule's text names destinations and none of them holds the target.
+fn may_go_to(text: &str, target: IpAddr) -> bool {
+    let mut words = text.split(|c: char| c.is_whitespace() || "{},".contains(c));
+    if !words.any(|word| word == "daddr") {
+        return true;
+    }
+    let named: Vec<Prefix> = words
+        .filter(|word| !word.is_empty())
+        .map_while(|word| word.parse().ok())
+        .collect();
+    named.is_empty() || named.iter().any(|prefix| prefix.contains(target))
 }
 
 fn connected_before(view: &View<'_>, connect: &Connect) -> bool {
@@ -202,6 +216,7 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         .collect();
     let mut draft = blamed(
         &name(chain),
+        &failed,
         format!("A rule in {} drops packets of this device", name(chain)),
     );
     for (step, growth) in steps.iter().zip(growth) {
@@ -269,6 +284,7 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
     failed.first()?;
     let mut draft = blamed(
         &name(chain),
+        &failed,
         format!(
             "The chain {} began to drop everything by default",
             name(chain)
@@ -299,14 +315,14 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
     Some(draft)
 }
 
-fn blamed(component: &str, summary: String) -> Draft {
-    Draft::new(
-        "firewall_drop",
-        Layer::Path,
-        component,
-        Severity::Critical,
-        summary,
-    )
+fn blamed(component: &str, failed: &[&Failed], summary: String) -> Draft {
+    // What never worked may be down by itself.
+    let severity = if failed.iter().any(|failed| failed.before) {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
+    Draft::new("firewall_drop", Layer::Path, component, severity, summary)
 }
 
 /// All probes are one witness: the filter is what they have in common. What is dropped looks as if nobody answered.
@@ -385,6 +401,7 @@ mod tests {
             "ct state invalid counter drop",
             "tcp dport 25 counter drop",
             "udp dport 5353 counter drop",
+            "ip daddr { 192.168.0.0/16, 172.16.0.0/12 } counter drop",
         ] {
             let other = with(|round, evidence| {
                 let mut output = chain("output", "accept", 9 * round);

@@ -45,7 +45,7 @@ fn flood(view: &View<'_>) -> Option<Draft> {
     let cookies = step.counter("TcpExt.SyncookiesSent").unwrap_or(0);
     let dropped = step.counter("TcpExt.TCPReqQFullDrop").unwrap_or(0);
     let overflows = step.counter("TcpExt.ListenOverflows").unwrap_or(0);
-    if !is_many || cookies + dropped + overflows == 0 {
+    if !is_many || cookies + dropped == 0 && overflows < OVERFLOWS {
         return None;
     }
     let mut draft = Draft::new(

@@ -23,12 +23,14 @@ pub(super) fn recent<'a>(
         .iter()
         .flat_map(|seen| &seen.value)
         .filter(move |line| line.at >= oldest && line.at <= now + AHEAD)
-        .filter(move |line| {
-            let said = line.text.0.to_ascii_lowercase();
-            texts
-                .iter()
-                .any(|text| said.contains(&text.to_ascii_lowercase()))
-        })
+        .filter(move |line| texts.iter().any(|text| holds(&line.text.0, text)))
+}
+
+/// Without a copy: a log is long and is searched for every pass.
+fn holds(line: &str, text: &str) -> bool {
+    line.as_bytes()
+        .windows(text.len().max(1))
+        .any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
 }
 
 /// `charon wrote: …`, bounded and on one line.

@@ -148,7 +148,7 @@ fn exhausted(view: &View<'_>) -> Option<Draft> {
         "Hardly any memory is left".into(),
     );
     for seen in low.iter().take(2) {
-        draft.shown("host", &seen.at.to_string(), seen.at, left(&seen.value));
+        draft.shown("host", "available", seen.at, left(&seen.value));
     }
     if let Some((at, stall)) = stalls {
         draft.backed("pressure", "memory", at, stalled("memory", &stall));
@@ -260,7 +260,7 @@ fn waiting_for_disks(view: &View<'_>) -> Option<Draft> {
         "Everything waits for a disk most of the time".into(),
     );
     for (at, stall) in stalls.iter().take(2) {
-        draft.shown("pressure", &at.to_string(), *at, stalled("disks", stall));
+        draft.shown("pressure", "io", *at, stalled("disks", stall));
     }
     draft.covers("load_high", None);
     draft.explains("Services answer late; logs and settings are written late");

@@ -22,6 +22,10 @@ const FIFO: [&str; 4] = ["pfifo_fast", "pfifo", "bfifo", "pfifo_head_drop"];
 const DROP_ON_PURPOSE: [&str; 10] = [
     "fq_codel", "codel", "cake", "red", "pie", "fq_pie", "sfb", "choke", "ingress", "clsact",
 ];
+/// Kinds that sort packets into classes.
+const CLASSFUL: [&str; 9] = [
+    "mq", "mqprio", "multiq", "prio", "htb", "hfsc", "drr", "qfq", "ets",
+];
 /// Line rate in use that leaves no room, percent.
 const SATURATED: u64 = 90;
 /// Dropped packets in a step, and their share in percent of those that were sent.
@@ -62,6 +66,19 @@ fn root(queues: &[Queue], link: u32) -> Option<&Queue> {
     queues
         .iter()
         .find(|queue| queue.link == link && queue.parent == ROOT)
+}
+
+/// What orders the packets of a link: a root that only sorts them into classes leaves that to its children.
+fn discipline(queues: &[Queue], link: u32) -> Option<&str> {
+    let root = root(queues, link)?;
+    let child = queues.iter().find(|queue| {
+        queue.link == link
+            && queue.parent != ROOT
+            && !CLASSFUL.contains(&queue.kind.as_str())
+            && !["ingress", "clsact"].contains(&queue.kind.as_str())
+    });
+    let ordering = child.filter(|_| CLASSFUL.contains(&root.kind.as_str()));
+    Some(&ordering.unwrap_or(root).kind)
 }
 
 /// Round trips grow under a load that was made to find out.
@@ -108,8 +125,8 @@ fn delayed(view: &View<'_>) -> Option<Draft> {
         .collect();
     let waits = |queues: &[Queue]| {
         let root = root(queues, link)?;
-        (FIFO.contains(&root.kind.as_str()) && root.backlog_bytes >= BACKLOG_BYTES)
-            .then_some(root.backlog_bytes)
+        let is_fifo = FIFO.contains(&discipline(queues, link)?);
+        (is_fifo && root.backlog_bytes >= BACKLOG_BYTES).then_some(root.backlog_bytes)
     };
     let backlogs: Vec<u32> = queues
         .iter()
@@ -177,17 +194,16 @@ fn bloat(view: &View<'_>, link: Option<u32>, added_us: u32) -> Draft {
 fn kind(draft: &mut Draft, view: &View<'_>, link: Option<u32>) {
     let found = link.and_then(|link| {
         let seen = view.now().queues.as_ref()?;
-        Some((seen.at, root(&seen.value, link)?))
+        Some((seen.at, discipline(&seen.value, link)?))
     });
     match found {
-        Some((at, root)) if FIFO.contains(&root.kind.as_str()) => {
-            let fact = format!("its queue is {}, which lets one flow fill it", root.kind);
+        Some((at, kind)) if FIFO.contains(&kind) => {
+            let fact = format!("its queue is {kind}, which lets one flow fill it");
             draft.backed("queues", "kind", at, fact);
         }
-        Some((at, root)) => {
+        Some((at, kind)) => {
             let fact = format!(
-                "its queue is {}: the long one is farther away, in the modem or at the provider",
-                root.kind
+                "its queue is {kind}: the long one is farther away, in the modem or at the provider"
             );
             draft.noted("queues", at, fact);
         }
@@ -210,6 +226,13 @@ struct Sent {
 }
 
 fn saturated(view: &View<'_>, link: u32) -> Option<Draft> {
+    // A copy within the network may well fill its line.
+    let is_wan = view
+        .profile()
+        .is_some_and(|profile| profile.value.wan.contains(&view.link_name(link)));
+    if !is_wan && way_out(view) != Some(link) {
+        return None;
+    }
     let rate = line_rate(view, link).filter(|rate| *rate > 0)?;
     let steps = trend::steps(view, |pass| pass.links.as_ref(), 2)?;
     let sent: Vec<Sent> = steps
@@ -297,7 +320,7 @@ fn drops(step: &Step<'_, Vec<Queue>>, link: u32) -> Option<Drops> {
     Some(Drops {
         dropped: wrapped(before.drops, after.drops)?.into(),
         sent: wrapped(before.packets, after.packets)?.into(),
-        kind: after.kind.clone(),
+        kind: discipline(step.after, link)?.to_owned(),
     })
 }
 
@@ -331,7 +354,7 @@ fn dropping(view: &View<'_>, link: u32) -> Option<Draft> {
             drops.sent,
             step.seconds()
         );
-        draft.shown("queues", &step.at.to_string(), step.at, fact);
+        draft.shown("queues", "drops", step.at, fact);
     }
     draft.explains("Packets that leave there are lost and sent again");
     draft.misses("whether the line is at its rate (`ethtool`, `tc -s qdisc`)");
@@ -436,6 +459,15 @@ mod tests {
             }));
         });
         assert_eq!(only(&verdict(&steady)).cause.0, "queue_drops");
+        // A root that only sorts into classes, with leaves that drop on purpose.
+        let sorted = history(4, |round, evidence| {
+            let mut root = queue(round);
+            (root.kind, root.drops) = ("mq".into(), u32::try_from(round).unwrap() * 4_000);
+            let mut leaf = queue(round);
+            leaf.parent = 0x10001;
+            evidence.see(Body::Queues(vec![root, leaf]));
+        });
+        assert_eq!(verdict(&sorted).findings, []);
         let burst = history(4, |round, evidence| {
             evidence.see(fifo(round, |queue| {
                 queue.drops = if round == 4 { 90_000 } else { 0 }

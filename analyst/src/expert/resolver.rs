@@ -4,6 +4,7 @@
 //! living one costs every lookup, one that stands after it costs nothing. Alternates that the operator named serve as
 //! controls; that they don't answer is no fault.
 
+mod local;
 mod slow;
 
 use std::net::IpAddr;
@@ -153,10 +154,11 @@ fn dead(
     } else {
         "does not answer"
     };
-    let cause = if resolver.is_loopback() && tally.refused > 0 {
-        "resolver_localhost_dead"
-    } else {
-        "resolver_dead"
+    let traffic = local::traffic(view, tally);
+    let cause = match &traffic {
+        Some(_) => "resolver_loop",
+        None if resolver.is_loopback() && tally.refused > 0 => "resolver_localhost_dead",
+        None => "resolver_dead",
     };
     let mut draft = Draft::new(
         cause,
@@ -167,6 +169,10 @@ fn dead(
     );
     draft.rests_on = Some(way(view, tally));
     draft.shown("dns", &resolver.to_string(), tally.at, tally.fact());
+    if let Some((at, fact)) = traffic {
+        draft.shown("links", "loopback", at, fact);
+        draft.misses("the upstream servers of the forwarder: none may lead back to this device");
+    }
     let unanswered = question::unanswered(view, resolver);
     if unanswered > tally.asked {
         let fact = format!("{resolver} served none of the last {unanswered} questions");

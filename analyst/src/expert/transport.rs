@@ -109,7 +109,7 @@ fn buffers(view: &View<'_>) -> Option<Draft> {
             "{errors} datagrams found a full buffer and {received} were delivered within {} s",
             step.seconds()
         );
-        draft.shown("protocols", &step.at.to_string(), step.at, fact);
+        draft.shown("protocols", "buffers", step.at, fact);
     }
     draft.explains("DNS, logs, calls or VPN packets are lost on the device itself");
     draft.misses("which socket drops (`ss -uamn`, column d of skmem)");
