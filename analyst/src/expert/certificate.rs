@@ -164,7 +164,10 @@ fn not_yet_valid(view: &View<'_>, at: Timestamp, certificate: &Certificate) -> D
     );
     right_clock(&mut draft, view);
     draft.misses("the clock of the authority that signed it");
-    draft.next(format!("Compare this clock with a time server; if it is right, have the certificate of {host} issued anew"));
+    draft.next(format!(
+        "Compare this clock with a time server; if it is right, have the certificate of {host} \
+         issued anew"
+    ));
     draft
 }
 
@@ -188,7 +191,10 @@ fn wrong_name(at: Timestamp, certificate: &Certificate) -> Draft {
     draft.misses(
         "to which address the name should lead (`aizen dns NAME` with a second resolver named)",
     );
-    draft.next(format!("Check that {host} leads to the right address, then that its server has the right certificate configured"));
+    draft.next(format!(
+        "Check that {host} leads to the right address, then that its server has the right \
+         certificate configured"
+    ));
     draft
 }
 
@@ -233,7 +239,8 @@ fn intercepted(
         "tls_intercepted",
         certificate,
         format!(
-            "The certificate of {host} comes from an unknown authority: somebody between may read along"
+            "The certificate of {host} comes from an unknown authority: somebody between may \
+             read along"
         ),
     );
     draft.shown(
@@ -254,8 +261,14 @@ fn intercepted(
             format!("{} shows one of the same authority", other.host),
         );
     }
-    draft.misses("whether this network inspects TLS on purpose, and the chain itself (`openssl s_client -showcerts`)");
-    draft.next(format!("Ask whoever runs this network whether it inspects TLS; send nothing secret to {host} until that is known"));
+    draft.misses(
+        "whether this network inspects TLS on purpose, and the chain itself (`openssl s_client \
+         -showcerts`)",
+    );
+    draft.next(format!(
+        "Ask whoever runs this network whether it inspects TLS; send nothing secret to {host} \
+         until that is known"
+    ));
     Some(draft)
 }
 

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::analyze;
 use crate::case::Case;
-use crate::fixture::machine::{busy, faults, history, service, tunnel};
-use crate::fixture::{Evidence, RESOLVER, at, kill_gateway, only, verdict};
+use crate::fixture::machine::{busy, faults, history, log, service, tunnel};
+use crate::fixture::{Evidence, RESOLVER, at, kill_gateway, kill_resolver, only, verdict};
 
 #[test]
 fn a_busy_router_is_healthy_and_says_what_was_looked_at() {
@@ -40,6 +40,18 @@ fn a_fault_is_as_old_as_its_first_round_and_gone_when_it_is_over() {
             assert_eq!(verdict(&rounds).findings, [], "{cause}");
         }
     }
+}
+
+#[test]
+fn a_full_case_of_a_busy_machine_is_judged_over_all_its_passes() {
+    let passes = u64::try_from(crate::case::PASSES).unwrap();
+    let rounds = history(passes, |round, evidence| {
+        *evidence = busy(round);
+        let lines = (0..500).map(|_| log(round, "charon", "sending keep alive to the other end"));
+        evidence.see(Body::Log(lines.collect()));
+        kill_resolver(evidence);
+    });
+    assert_eq!(only(&verdict(&rounds)).since, at(1));
 }
 
 #[test]

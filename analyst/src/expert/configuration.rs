@@ -201,7 +201,10 @@ fn only_explanation(view: &View<'_>) -> Option<Draft> {
     draft.misses(format!(
         "what was changed in {path}, and whether the other end is away by itself"
     ));
-    draft.next(format!("Compare {path} with its last saved version; if the change explains it, put that version back"));
+    draft.next(format!(
+        "Compare {path} with its last saved version; if the change explains it, put that version \
+         back"
+    ));
     Some(draft)
 }
 

@@ -167,8 +167,14 @@ fn ports_exhausted(view: &View<'_>, seen: &Seen<Conntrack>) -> Option<Draft> {
         draft.backed("connects", "timeout", at, fact);
     }
     draft.explains("New connections to busy destinations fail while others work");
-    draft.misses("how many ports towards one destination are taken (`conntrack -L -d` the busiest destination)");
-    draft.next("Find the host with the most connections to one destination (`conntrack -L`), then add a second public address or widen the port range of the masquerading rule");
+    draft.misses(
+        "how many ports towards one destination are taken (`conntrack -L -d` the busiest \
+         destination)",
+    );
+    draft.next(
+        "Find the host with the most connections to one destination (`conntrack -L`), then add a \
+         second public address or widen the port range of the masquerading rule",
+    );
     Some(draft)
 }
 

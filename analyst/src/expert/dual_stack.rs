@@ -109,7 +109,10 @@ fn dead(view: &View<'_>, seen: &Seen<Vec<Connect>>) -> Option<Draft> {
         "Pages and programs start slowly: they wait for IPv6 before they fall back to IPv4",
     );
     draft.misses("where the path ends (`aizen trace` to an IPv6 address outside)");
-    draft.next("Ask the provider why IPv6 ends; until it works, withdraw the IPv6 router advertisement on the LAN so that hosts stop trying");
+    draft.next(
+        "Ask the provider why IPv6 ends; until it works, withdraw the IPv6 router advertisement \
+         on the LAN so that hosts stop trying",
+    );
     Some(draft)
 }
 

@@ -44,7 +44,8 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     if !failed.is_empty() {
         examined.drafts.extend(counting_rule(view, &failed));
         if examined.drafts.is_empty() {
-            examined.drafts.extend(policy(view, &failed));
+            let draft = policy(view, &failed).or_else(|| closed(view, &failed));
+            examined.drafts.extend(draft);
         }
     }
     if examined.drafts.is_empty() {
@@ -231,12 +232,14 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
     }
     quote(&mut draft, &failed);
     draft.misses(format!(
-        "that the packets dropped are those of the failing probes (`nft monitor trace`, rule {} of {})",
+        "that the packets dropped are those of the failing probes (`nft monitor trace`, rule {} \
+         of {})",
         rule.handle,
         name(chain)
     ));
     draft.next(format!(
-        "Read rule {} of {} (`nft -a list chain {}`) and put a narrow accept above it if the traffic is wanted",
+        "Read rule {} of {} (`nft -a list chain {}`) and put a narrow accept above it if the \
+         traffic is wanted",
         rule.handle,
         name(chain),
         name(chain)
@@ -308,11 +311,56 @@ fn policy(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
         name(chain)
     ));
     draft.next(format!(
-        "Put rules that accept what is wanted into {} or set its policy back to accept (`nft chain {} '{{ policy accept; }}'`)",
+        "Put rules that accept what is wanted into {} or set its policy back to accept (`nft \
+         chain {} '{{ policy accept; }}'`)",
         name(chain),
         name(chain)
     ));
     Some(draft)
+}
+
+/// A chain drops by default and has no rule that lets anything through: nothing of this device can leave or come back.
+fn closed(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
+    let seen = view.now().filter.as_ref()?;
+    let lets_through = |rule: &FilterRule| {
+        rule.verdict.as_deref().is_some_and(|verdict| {
+            ["accept", "jump", "goto", "return", "queue"]
+                .iter()
+                .any(|word| verdict.starts_with(word))
+        })
+    };
+    let chain = seen.value.iter().find(|chain| {
+        chain.policy.as_deref() == Some("drop")
+            && matches!(chain.hook.as_deref(), Some("input" | "output"))
+            && !chain.rules.iter().any(lets_through)
+    })?;
+    let failed: Vec<&Failed> = failed.iter().collect();
+    let summary = format!("The chain {} lets nothing through", name(chain));
+    let mut draft = blamed(&name(chain), &failed, summary);
+    let fact = format!(
+        "the policy of {} is drop and none of its {} rules accepts anything",
+        name(chain),
+        chain.rules.len()
+    );
+    draft.shown("filter", "policy", seen.at, fact);
+    quote(&mut draft, &failed);
+    if something_answers(view) {
+        let fact = "something answers all the same: another chain may decide first";
+        draft.contradicted("reach", seen.at, fact.into());
+    }
+    draft.misses("all chains of that hook in their order (`nft list ruleset`)");
+    draft.next(format!(
+        "Put rules that accept what is wanted into {}, established connections first",
+        name(chain)
+    ));
+    Some(draft)
+}
+
+fn something_answers(view: &View<'_>) -> bool {
+    let echoes = view.now().reach.iter().flat_map(|seen| &seen.value);
+    echoes
+        .filter(|reach| !reach.target.is_loopback())
+        .any(|reach| reach.received > 0)
 }
 
 fn blamed(component: &str, failed: &[&Failed], summary: String) -> Draft {
@@ -414,6 +462,24 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_that_lets_nothing_through_explains_why_all_is_silent() {
+        let rounds = with(|_, evidence| {
+            evidence.see(Body::Filter(vec![chain("output", "drop", 0)]));
+            evidence.silence_outside();
+            evidence.silence(crate::fixture::GATEWAY);
+        });
+        let verdict = verdict(&rounds);
+        assert!(
+            verdict
+                .findings
+                .iter()
+                .any(|finding| finding.cause.0 == "firewall_drop"),
+            "{:#?}",
+            verdict.findings
+        );
+    }
+
+    #[test]
     fn a_policy_that_turned_to_drop_is_told_and_one_that_always_was_is_not() {
         let turned = with(|round, evidence| {
             let policy = if round > 2 { "drop" } else { "accept" };
@@ -425,8 +491,12 @@ mod tests {
         let verdict_turned = verdict(&turned);
         assert_eq!(only(&verdict_turned).cause.0, "firewall_drop");
         let always = with(|_, evidence| {
-            evidence.see(Body::Filter(vec![chain("input", "drop", 3)]));
-            kill_resolver(evidence);
+            let mut input = chain("input", "drop", 3);
+            let mut accept = input.rules[0].clone();
+            accept.verdict = Some("accept".into());
+            input.rules.insert(0, accept);
+            evidence.see(Body::Filter(vec![input]));
+            evidence.answers(RESOLVER, DnsAnswer::Timeout);
         });
         assert_eq!(only(&verdict(&always)).cause.0, "resolver_dead");
     }

@@ -64,7 +64,16 @@ fn hot(view: &View<'_>) -> Option<Draft> {
         severity,
         format!("The device is too hot: {celsius:.0} °C"),
     );
-    draft.shown("host", "temperature", oldest.at, format!("the hottest sensor shows {celsius:.0} °C in {} readings in a row; at {throttle:.0} °C it slows down or stops", hot.len()));
+    draft.shown(
+        "host",
+        "temperature",
+        oldest.at,
+        format!(
+            "the hottest sensor shows {celsius:.0} °C in {} readings in a row; at {throttle:.0} \
+             °C it slows down or stops",
+            hot.len()
+        ),
+    );
     if let Some(share) = slowed {
         draft.backed(
             "host",
@@ -105,7 +114,10 @@ fn weak_supply(view: &View<'_>, seen: &Seen<Host>) -> Draft {
     }
     draft.explains("The device may slow down, lose its disks or restart");
     draft.misses("the voltage at the device under load (a person measures)");
-    draft.next("Let a person replace the power supply and its cable by ones of the rated current, and unplug what draws from the device");
+    draft.next(
+        "Let a person replace the power supply and its cable by ones of the rated current, and \
+         unplug what draws from the device",
+    );
     draft
 }
 

@@ -39,7 +39,8 @@ const FAILURES: [Failure; 3] = [
             "INVALID_ID_INFORMATION",
         ],
         summary: "IPsec: the other end refuses who we are, or we refuse who it is",
-        next: "Compare the identities and the key or certificate at both ends; with certificates, check both clocks",
+        next: "Compare the identities and the key or certificate at both ends; with \
+               certificates, check both clocks",
     },
     Failure {
         cause: "ipsec_proposal",
@@ -49,7 +50,8 @@ const FAILURES: [Failure; 3] = [
             "INVALID_KE_PAYLOAD",
         ],
         summary: "IPsec: both ends agree on no algorithm or no network",
-        next: "Make the proposals (algorithms, DH groups) and the traffic selectors of both ends the same",
+        next: "Make the proposals (algorithms, DH groups) and the traffic selectors of both ends \
+               the same",
     },
     Failure {
         cause: "ipsec_no_answer",
@@ -93,7 +95,10 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             );
         }
         draft.explains("Networks behind the IPsec connection may not be reached");
-        draft.misses("the state of the connections, because a log may be wrong (`swanctl --list-sas`, `ip xfrm state`)");
+        draft.misses(
+            "the state of the connections, because a log may be wrong (`swanctl --list-sas`, `ip \
+             xfrm state`)",
+        );
         draft.next(failure.next);
         examined.drafts.push(draft);
         break;

@@ -80,8 +80,9 @@ fn flood(view: &View<'_>) -> Option<Draft> {
         draft.propose(repair::parameter::switch_syncookies_on(view));
     }
     draft.next(
-        "Find the port that is flooded (`ss -tn state syn-recv`) and limit the rate of new connections to it from the \
-         outside in the packet filter; a person decides, because the limit also meets real clients",
+        "Find the port that is flooded (`ss -tn state syn-recv`) and limit the rate of new \
+         connections to it from the outside in the packet filter; a person decides, because the \
+         limit also meets real clients",
     );
     Some(draft)
 }
@@ -137,7 +138,8 @@ fn slow_program(view: &View<'_>) -> Option<Draft> {
         bound.and_then(|listener| repair::parameter::raise_backlog(view, listener.backlog)),
     );
     draft.next(format!(
-        "Find out why the program behind {component} is slow; if it is only a burst, let its queue be longer and restart it"
+        "Find out why the program behind {component} is slow; if it is only a burst, let its \
+         queue be longer and restart it"
     ));
     Some(draft)
 }

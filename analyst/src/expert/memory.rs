@@ -103,7 +103,10 @@ fn kills(view: &View<'_>) -> Option<Draft> {
     cover(&mut draft, &["memory_exhausted"]);
     draft.explains("What was killed is gone until somebody starts it again");
     draft.misses("which process it was and which one grew (`dmesg`, `ps` by memory)");
-    draft.next("Find the process that grew (`dmesg | grep -i oom`, `ps -eo rss,comm --sort -rss | head`), bound its memory (`MemoryMax=`) and restart what was killed");
+    draft.next(
+        "Find the process that grew (`dmesg | grep -i oom`, `ps -eo rss,comm --sort -rss | \
+         head`), bound its memory (`MemoryMax=`) and restart what was killed",
+    );
     Some(draft)
 }
 
@@ -157,7 +160,10 @@ fn exhausted(view: &View<'_>) -> Option<Draft> {
     cover(&mut draft, &[]);
     draft.explains("The kernel will kill a process soon; services answer late");
     draft.misses("which process holds it (`ps -eo rss,comm --sort -rss | head`)");
-    draft.next("Find the process that holds most memory (`ps -eo rss,comm --sort -rss | head`), restart it and bound its caches");
+    draft.next(
+        "Find the process that holds most memory (`ps -eo rss,comm --sort -rss | head`), restart \
+         it and bound its caches",
+    );
     Some(draft)
 }
 
@@ -264,8 +270,14 @@ fn waiting_for_disks(view: &View<'_>) -> Option<Draft> {
     }
     draft.covers("load_high", None);
     draft.explains("Services answer late; logs and settings are written late");
-    draft.misses("which disk and which process (`iostat -x`, `pidstat -d`), and whether the disk fails (`smartctl -a`)");
-    draft.next("Find the process that writes or reads most (`pidstat -d`), and check the disk for errors (`dmesg`, `smartctl -a`)");
+    draft.misses(
+        "which disk and which process (`iostat -x`, `pidstat -d`), and whether the disk fails \
+         (`smartctl -a`)",
+    );
+    draft.next(
+        "Find the process that writes or reads most (`pidstat -d`), and check the disk for \
+         errors (`dmesg`, `smartctl -a`)",
+    );
     Some(draft)
 }
 

@@ -137,7 +137,8 @@ fn packets(view: &View<'_>) -> Option<Draft> {
     }
     for (step, (dropped, squeezed)) in net.iter().zip(&grown) {
         let fact = format!(
-            "its backlog dropped {dropped} packets and ran out of time {squeezed} times within {} s",
+            "its backlog dropped {dropped} packets and ran out of time {squeezed} times within \
+             {} s",
             step.seconds()
         );
         draft.shown("softnet", "backlog", step.at, fact);
@@ -148,7 +149,10 @@ fn packets(view: &View<'_>) -> Option<Draft> {
     }
     draft.explains("Forwarding is slower than the line, and packets of every host are lost");
     draft.misses("which queue of which port interrupts it (`/proc/interrupts`, `ethtool -l`)");
-    draft.next("Spread the packets over the other processors (receive packet steering or interrupt affinity) or switch flow offload on");
+    draft.next(
+        "Spread the packets over the other processors (receive packet steering or interrupt \
+         affinity) or switch flow offload on",
+    );
     Some(draft)
 }
 
@@ -192,7 +196,9 @@ fn dropped(view: &View<'_>) -> Option<Draft> {
         Layer::Path,
         "backlog",
         Severity::Warning,
-        "Packets are lost on this device before anything looks at them: a processor's backlog overflows".into(),
+        "Packets are lost on this device before anything looks at them: a processor's backlog \
+         overflows"
+            .into(),
     );
     for (step, dropped) in steps.iter().zip(&grown) {
         draft.shown(
@@ -232,7 +238,15 @@ fn programs(view: &View<'_>) -> Option<Draft> {
     );
     let oldest = steps.last()?;
     let least = shares.iter().min()?;
-    draft.shown("cpu", "programs", oldest.at, format!("programs used at least {least} % of all processors in each of the last {BUSY_STEPS} readings"));
+    draft.shown(
+        "cpu",
+        "programs",
+        oldest.at,
+        format!(
+            "programs used at least {least} % of all processors in each of the last {BUSY_STEPS} \
+             readings"
+        ),
+    );
     let waits = view
         .now()
         .pressure
@@ -252,7 +266,10 @@ fn programs(view: &View<'_>) -> Option<Draft> {
     draft.covers("load_high", None);
     draft.explains("Services answer late");
     draft.misses("which program it is (`top -b -n 1`)");
-    draft.next("Find the program that uses the processors (`top`), then stop or restrain it (`renice`, `CPUQuota=`)");
+    draft.next(
+        "Find the program that uses the processors (`top`), then stop or restrain it (`renice`, \
+         `CPUQuota=`)",
+    );
     Some(draft)
 }
 
@@ -288,7 +305,10 @@ fn load(view: &View<'_>) -> Option<Draft> {
     );
     draft.explains("Services answer late");
     draft.misses("whether the work waits for processors or for disks (`top`, column S)");
-    draft.next("Look what runs and what waits (`top`, state D waits for disks) and stop what is not wanted");
+    draft.next(
+        "Look what runs and what waits (`top`, state D waits for disks) and stop what is not \
+         wanted",
+    );
     Some(draft)
 }
 

@@ -185,7 +185,8 @@ fn bloat(view: &View<'_>, link: Option<u32>, added_us: u32) -> Draft {
     draft.explains("Calls, games and remote shells stutter while somebody uploads or downloads");
     draft.misses("the same under load in each direction by itself (`aizen load`)");
     draft.next(format!(
-        "Shape {name} slightly below the line's rate with CAKE or fq_codel (`tc qdisc replace dev {name} root cake bandwidth …`)"
+        "Shape {name} slightly below the line's rate with CAKE or fq_codel (`tc qdisc replace \
+         dev {name} root cake bandwidth …`)"
     ));
     draft
 }
@@ -300,7 +301,8 @@ fn saturated(view: &View<'_>, link: u32) -> Option<Draft> {
     draft.explains("Everything that shares the line is slow");
     draft.misses("which host sends most of it (`iftop`, `conntrack -L` with accounting)");
     draft.next(format!(
-        "Find the host that sends most over {name} and shape it, or share the line fairly (`tc qdisc replace dev {name} root cake`)"
+        "Find the host that sends most over {name} and shape it, or share the line fairly (`tc \
+         qdisc replace dev {name} root cake`)"
     ));
     Some(draft)
 }
@@ -358,7 +360,10 @@ fn dropping(view: &View<'_>, link: u32) -> Option<Draft> {
     }
     draft.explains("Packets that leave there are lost and sent again");
     draft.misses("whether the line is at its rate (`ethtool`, `tc -s qdisc`)");
-    draft.next(format!("Compare the traffic of {name} with its line's rate, then shape it or lengthen its queue (`tc -s qdisc show dev {name}`)"));
+    draft.next(format!(
+        "Compare the traffic of {name} with its line's rate, then shape it or lengthen its queue \
+         (`tc -s qdisc show dev {name}`)"
+    ));
     Some(draft)
 }
 

@@ -118,11 +118,14 @@ fn restarted(view: &View<'_>, seen: &Seen<Host>) -> Option<Draft> {
     draft.explains("Connections through the device broke off");
     draft.misses("the last words before (`journalctl -b -1 -n 100`, /sys/fs/pstore)");
     draft.next(match why {
-        POWER => "Ask whether somebody pulled the plug; if not, check the supply, its cable and the mains",
+        POWER => {
+            "Ask whether somebody pulled the plug; if not, check the supply, its cable and the \
+             mains"
+        }
         "thermal" => "Let a person check fan, dust and place",
         _ => {
-            "Read the last words before the restart (`journalctl -b -1 -n 100`, /sys/fs/pstore) and keep them for \
-             whoever maintains its system"
+            "Read the last words before the restart (`journalctl -b -1 -n 100`, /sys/fs/pstore) \
+             and keep them for whoever maintains its system"
         }
     });
     Some(draft)
@@ -144,7 +147,10 @@ fn crashed(seen: &Seen<Host>) -> Draft {
         format!("{count} records of a crash wait in pstore"),
     );
     draft.misses("what they say and from when they are (/sys/fs/pstore)");
-    draft.next("Read and keep the records in /sys/fs/pstore, then delete them so that the next ones have room");
+    draft.next(
+        "Read and keep the records in /sys/fs/pstore, then delete them so that the next ones \
+         have room",
+    );
     draft
 }
 

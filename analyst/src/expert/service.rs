@@ -195,7 +195,10 @@ fn finish(draft: &mut Draft, service: &Service) {
     draft.misses(format!(
         "its last words (`journalctl -u {name} -n 50`, `logread -e {name}`)"
     ));
-    draft.next(format!("Read the last words of {name} (`journalctl -u {name} -n 50`), correct what they name, then start it once; if it falls again, put its last good configuration back"));
+    draft.next(format!(
+        "Read the last words of {name} (`journalctl -u {name} -n 50`), correct what they name, \
+         then start it once; if it falls again, put its last good configuration back"
+    ));
 }
 
 #[cfg(test)]

@@ -67,8 +67,14 @@ fn retransmissions(view: &View<'_>) -> Option<Draft> {
         format!("{lost} of {sent} echo requests to targets that answer were lost"),
     );
     draft.explains("Transfers are slow although small packets pass");
-    draft.misses("towards whom they are sent again (`ss -ti`), and whether large packets pass (`aizen ping -s`)");
-    draft.next("Look which connections send again (`ss -ti | grep retrans`) and follow the path to their other end (`aizen trace`)");
+    draft.misses(
+        "towards whom they are sent again (`ss -ti`), and whether large packets pass (`aizen \
+         ping -s`)",
+    );
+    draft.next(
+        "Look which connections send again (`ss -ti | grep retrans`) and follow the path to \
+         their other end (`aizen trace`)",
+    );
     Some(draft)
 }
 
@@ -113,7 +119,10 @@ fn buffers(view: &View<'_>) -> Option<Draft> {
     }
     draft.explains("DNS, logs, calls or VPN packets are lost on the device itself");
     draft.misses("which socket drops (`ss -uamn`, column d of skmem)");
-    draft.next("Find the socket that drops (`ss -uamn`) and give its program more processor time or a larger receive buffer");
+    draft.next(
+        "Find the socket that drops (`ss -uamn`) and give its program more processor time or a \
+         larger receive buffer",
+    );
     Some(draft)
 }
 

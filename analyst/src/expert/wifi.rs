@@ -149,11 +149,23 @@ fn interference(view: &View<'_>, interface: &Wireless, steps: &[Step<'_, Radio>]
     }
     if let Some((sent, again)) = retries(&steps[0], link, hit.mac) {
         let signal = hit.signal_dbm.unwrap_or_default();
-        draft.backed("wireless", "retries", steps[0].at, format!("{again} of {sent} packets to {} were sent again although its signal is good, {signal} dBm", hit.mac));
+        draft.backed(
+            "wireless",
+            "retries",
+            steps[0].at,
+            format!(
+                "{again} of {sent} packets to {} were sent again although its signal is good, \
+                 {signal} dBm",
+                hit.mac
+            ),
+        );
     }
     draft.explains("Wi-Fi is slow and uneven for everybody on that channel");
     draft.misses("who else uses the channel (`iw dev scan`, a person looks)");
-    draft.next("Choose another channel or a narrower width in a quiet hour, after a scan of the neighbourhood");
+    draft.next(
+        "Choose another channel or a narrower width in a quiet hour, after a scan of the \
+         neighbourhood",
+    );
     Some(draft)
 }
 

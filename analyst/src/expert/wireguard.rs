@@ -166,7 +166,10 @@ impl<'a> Peer<'a> {
         draft.misses(
             "the name that is configured as endpoint, and whether it resolves (`aizen dns NAME`)",
         );
-        draft.next(format!("Set the endpoint of {name} again now that names resolve (`wg set … endpoint NAME:PORT`), or restart the tunnel after the network is up"));
+        draft.next(format!(
+            "Set the endpoint of {name} again now that names resolve (`wg set … endpoint \
+             NAME:PORT`), or restart the tunnel after the network is up"
+        ));
         Some(draft)
     }
 
@@ -220,7 +223,11 @@ impl<'a> Peer<'a> {
         } else {
             "set its endpoint again in case its address changed"
         };
-        draft.next(format!("Check that UDP port {} is open at the other end of {name} and that both keys fit; {keepalive}", self.peer.endpoint_port.unwrap_or_default()));
+        draft.next(format!(
+            "Check that UDP port {} is open at the other end of {name} and that both keys fit; \
+             {keepalive}",
+            self.peer.endpoint_port.unwrap_or_default()
+        ));
         Some(draft)
     }
 
@@ -272,7 +279,10 @@ impl<'a> Peer<'a> {
         );
         draft.explains("Networks behind the tunnel are not reached");
         draft.misses("the allowed addresses at the other end (`wg show … allowed-ips`)");
-        draft.next(format!("Compare the allowed addresses of {name} at both ends: each must hold the other's source addresses; then check forwarding and the packet filter there"));
+        draft.next(format!(
+            "Compare the allowed addresses of {name} at both ends: each must hold the other's \
+             source addresses; then check forwarding and the packet filter there"
+        ));
         Some(draft)
     }
 }

@@ -58,9 +58,13 @@ pub(super) fn examine(view: &View<'_>) -> Option<Draft> {
     draft.explains(
         "The clock drifts; after a restart it may be wrong enough for TLS and DNSSEC to fail",
     );
-    draft.misses("whether UDP port 123 leaves and who drops it (`aizen trace` to a server, `nft list ruleset`)");
+    draft.misses(
+        "whether UDP port 123 leaves and who drops it (`aizen trace` to a server, `nft list \
+         ruleset`)",
+    );
     draft.next(format!(
-        "Allow UDP port 123 towards {servers} or name time servers inside the network in the time daemon's configuration"
+        "Allow UDP port 123 towards {servers} or name time servers inside the network in the \
+         time daemon's configuration"
     ));
     Some(draft)
 }

@@ -33,7 +33,8 @@ pub(super) fn examine(view: &View<'_>) -> Option<Draft> {
             .as_second()
             .saturating_sub(i64::try_from(host.value.uptime_s).unwrap_or(i64::MAX));
         if (-86_400..=86_400).contains(&started) {
-            let fact = "it started to count at the beginning of 1970: the device has no clock that runs without power";
+            let fact = "it started to count at the beginning of 1970: the device has no clock \
+                        that runs without power";
             draft.backed("host", "uptime", host.at, fact.into());
         }
     }
@@ -51,8 +52,9 @@ pub(super) fn examine(view: &View<'_>) -> Option<Draft> {
         "whether a time server is reached (`chronyc sources`, `timedatectl timesync-status`)",
     );
     draft.next(
-        "Let the time daemon step the clock once from a time server given by address (`chronyc makestep`), because \
-         names may not resolve before; then replace the RTC battery or add a clock",
+        "Let the time daemon step the clock once from a time server given by address (`chronyc \
+         makestep`), because names may not resolve before; then replace the RTC battery or add a \
+         clock",
     );
     Some(draft)
 }

@@ -92,7 +92,8 @@ fn read_only(view: &View<'_>, at: Timestamp, disk: &Disk) -> Draft {
         "what the kernel found (`dmesg`), and whether the medium itself fails (`smartctl -a`)",
     );
     draft.next(format!(
-        "Save what matters on {}, check the file system offline (`fsck`) and the medium behind it, then mount it writable again",
+        "Save what matters on {}, check the file system offline (`fsck`) and the medium behind \
+         it, then mount it writable again",
         disk.mount
     ));
     draft
@@ -131,7 +132,11 @@ fn errors(view: &View<'_>, disk: &Disk) -> Option<Draft> {
     draft.misses(
         "what the kernel found (`dmesg`), and whether the medium itself fails (`smartctl -a`)",
     );
-    draft.next(format!("Save what matters on {} and check the file system offline (`fsck`); replace the medium if it reports errors", disk.mount));
+    draft.next(format!(
+        "Save what matters on {} and check the file system offline (`fsck`); replace the medium \
+         if it reports errors",
+        disk.mount
+    ));
     Some(draft)
 }
 

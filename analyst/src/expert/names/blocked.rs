@@ -69,14 +69,19 @@ pub(super) fn examine(view: &View<'_>) -> Option<Draft> {
     }
     let open = other_transports(&mut draft, view);
     draft.explains("No name is resolved; what is reached by address still works");
-    draft.misses("where the questions vanish (`aizen trace` with UDP port 53), and the packet filters on the way");
+    draft.misses(
+        "where the questions vanish (`aizen trace` with UDP port 53), and the packet filters on \
+         the way",
+    );
     let resolvers = list(remote.iter().map(|tally| tally.resolver));
     draft.next(match open {
         Some(way) => format!(
-            "Find the packet filter that drops UDP port 53 towards {resolvers} (this device's first: `nft list ruleset`); until then let the forwarder ask over {way}"
+            "Find the packet filter that drops UDP port 53 towards {resolvers} (this device's \
+             first: `nft list ruleset`); until then let the forwarder ask over {way}"
         ),
         None => format!(
-            "Find the packet filter that drops UDP port 53 towards {resolvers}, this device's first (`nft list ruleset`), then ask the provider"
+            "Find the packet filter that drops UDP port 53 towards {resolvers}, this device's \
+             first (`nft list ruleset`), then ask the provider"
         ),
     });
     Some(draft)

@@ -92,6 +92,33 @@ fn failing(view: &View<'_>, resolver: IpAddr, names: &BTreeSet<&str>) -> Draft {
             format!("{resolver} answered SERVFAIL for {name} and knows it with checking disabled"),
         );
     }
+    compare(&mut draft, view, resolver, names);
+    draft.explains("Names of signed zones are not resolved");
+    draft.misses(
+        "whether other signed names fail as well (`aizen dns` with several names: one zone's \
+         fault, or the resolver's clock or trust anchor)",
+    );
+    draft.next(if names.len() > 1 {
+        format!(
+            "Check the clock of {resolver} and its root trust anchor; do not switch validation off"
+        )
+    } else {
+        format!(
+            "Tell the owner of the zone of {} that its signatures fail; check the clock of \
+             {resolver}",
+            list(names)
+        )
+    });
+    draft
+}
+
+/// The same names earlier, and with another resolver that validates.
+fn compare(draft: &mut Draft, view: &View<'_>, resolver: IpAddr, names: &BTreeSet<&str>) {
+    let at = view
+        .now()
+        .dns
+        .as_ref()
+        .map_or(view.now().ended.at, |seen| seen.at);
     let before = view.this_boot().find_map(|pass| {
         let seen = pass.dns.as_ref()?;
         seen.value
@@ -134,14 +161,6 @@ fn failing(view: &View<'_>, resolver: IpAddr, names: &BTreeSet<&str>) -> Draft {
             ),
         );
     }
-    draft.explains("Names of signed zones are not resolved");
-    draft.misses("whether other signed names fail as well (`aizen dns` with several names: one zone's fault, or the resolver's clock or trust anchor)");
-    draft.next(if names.len() > 1 {
-        format!("Check the clock of {resolver} and its root trust anchor; do not switch validation off")
-    } else {
-        format!("Tell the owner of the zone of {} that its signatures fail; check the clock of {resolver}", list(names))
-    });
-    draft
 }
 
 #[cfg(test)]

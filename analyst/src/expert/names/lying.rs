@@ -133,7 +133,10 @@ fn rewritten(probes: &[DnsProbe], at: Timestamp, resolver: IpAddr) -> Option<Dra
     );
     draft.shown("dns", &resolver.to_string(), at, fact);
     others_deny(&mut draft, probes, at, resolver);
-    draft.explains("Typing errors lead to foreign pages, and searches through a list of domains stop at the first");
+    draft.explains(
+        "Typing errors lead to foreign pages, and searches through a list of domains stop at the \
+         first",
+    );
     next(&mut draft, resolver);
     Some(draft)
 }
@@ -206,9 +209,13 @@ fn hijacked(probes: &[DnsProbe], at: Timestamp, resolver: IpAddr) -> Option<Draf
 }
 
 fn next(draft: &mut Draft, resolver: IpAddr) {
-    draft.misses("whether the resolver or somebody on the way answers (`aizen dns` to an address that is no resolver)");
+    draft.misses(
+        "whether the resolver or somebody on the way answers (`aizen dns` to an address that is \
+         no resolver)",
+    );
     draft.next(format!(
-        "Ask whoever runs {resolver} to stop it, or let the forwarder use an encrypted upstream (DNS over TLS)"
+        "Ask whoever runs {resolver} to stop it, or let the forwarder use an encrypted upstream \
+         (DNS over TLS)"
     ));
 }
 

@@ -57,14 +57,23 @@ pub(super) fn examine(view: &View<'_>) -> Option<Draft> {
     });
     match dropped {
         Some((at, probe, other)) => {
-            let fact = format!("{} has no address for {}, and {} gives a private one", probe.resolver, probe.name, other.resolver);
+            let fact = format!(
+                "{} has no address for {}, and {} gives a private one",
+                probe.resolver, probe.name, other.resolver
+            );
             draft.backed("dns", &probe.name.0, at, fact);
         }
-        None => draft.misses("what another resolver answers for that name (`aizen dns NAME` with a second resolver named)"),
+        None => draft.misses(
+            "what another resolver answers for that name (`aizen dns NAME` with a second \
+             resolver named)",
+        ),
     }
     draft.misses("whether somebody wants that name: only then it is a fault");
     draft.explains("Hosts of the own network that have public names are not found by name");
-    draft.next("If the name belongs to this network, allow that one domain in the forwarder (dnsmasq: `rebind-domain-ok`; unbound: `private-domain`); leave the guard on for all others");
+    draft.next(
+        "If the name belongs to this network, allow that one domain in the forwarder (dnsmasq: \
+         `rebind-domain-ok`; unbound: `private-domain`); leave the guard on for all others",
+    );
     Some(draft)
 }
 

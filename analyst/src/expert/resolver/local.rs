@@ -21,7 +21,8 @@ pub(super) fn traffic(view: &View<'_>, tally: &Tally) -> Option<(Timestamp, Stri
     };
     let rate = counted(step.after)?.checked_sub(counted(step.before)?)? / step.seconds();
     let fact = format!(
-        "this device sends itself {rate} packets a second while {} serves nothing: the forwarder asks itself",
+        "this device sends itself {rate} packets a second while {} serves nothing: the forwarder \
+         asks itself",
         tally.resolver
     );
     (rate >= PACKETS).then_some((step.at, fact))
