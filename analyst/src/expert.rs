@@ -12,21 +12,40 @@ use jiff::Timestamp;
 
 use crate::case::{Case, View};
 
+mod certificate;
 mod clock;
+mod configuration;
+mod conntrack;
 mod disk;
 mod draft;
+mod dual_stack;
 mod duplicate;
+mod firewall;
 mod forwarding;
 mod gateway;
+mod heat;
+mod ipsec;
 mod layer;
 mod link;
+mod listen;
+mod log;
+mod memory;
 mod mtu;
+mod names;
+mod processor;
 mod question;
+mod queue;
 mod reach;
+mod reboot;
 mod resolver;
 mod route;
+mod service;
+mod transport;
+mod trend;
 mod unit;
 mod upstream;
+mod wifi;
+mod wireguard;
 
 use draft::{Draft, Examined};
 
@@ -52,8 +71,9 @@ pub fn analyze(case: &Case) -> Verdict {
     let (roots, well) = judge(&view);
     let mut findings: Vec<Finding> = roots
         .into_iter()
-        .map(|draft| {
+        .map(|mut draft| {
             let since = since(case, &draft, newest(&view));
+            configuration::attach(&view, &mut draft, since);
             draft.into_finding(since)
         })
         .collect();
@@ -70,7 +90,7 @@ pub fn analyze(case: &Case) -> Verdict {
 
 /// Root causes at the end of one pass, the lowest layer first, and what was found well.
 fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
-    const FAMILIES: [fn(&View<'_>) -> Examined; 10] = [
+    const FAMILIES: [fn(&View<'_>) -> Examined; 27] = [
         link::examine,
         duplicate::examine,
         gateway::examine,
@@ -81,6 +101,23 @@ fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
         resolver::examine,
         clock::examine,
         disk::examine,
+        queue::examine,
+        firewall::examine,
+        conntrack::examine,
+        listen::examine,
+        transport::examine,
+        dual_stack::examine,
+        names::examine,
+        certificate::examine,
+        wireguard::examine,
+        ipsec::examine,
+        wifi::examine,
+        processor::examine,
+        memory::examine,
+        heat::examine,
+        service::examine,
+        reboot::examine,
+        configuration::examine,
     ];
     let mut drafts = Vec::new();
     let mut well = Vec::new();
@@ -179,5 +216,7 @@ fn evidence(source: &str, at: Timestamp, fact: String) -> Evidence {
     }
 }
 
+#[cfg(test)]
+mod combined;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::case::Case;
 use crate::expert;
 
+pub(crate) mod machine;
+
 pub(crate) const WAN: u32 = 2;
 pub(crate) const LAN: u32 = 3;
 pub(crate) const SPARE: u32 = 4;
@@ -55,6 +57,8 @@ pub(crate) struct Evidence {
     pub(crate) time: Time,
     pub(crate) host: Host,
     pub(crate) gaps: Vec<Gap>,
+    /// What other collectors saw.
+    pub(crate) also: Vec<Body>,
 }
 
 /// A router with a WAN and a LAN, all well, and with what must never alarm: a spare port without cable, a bridge without
@@ -129,6 +133,7 @@ pub(crate) fn healthy(round: u64) -> Evidence {
             ..Host::default()
         },
         gaps: vec![],
+        also: vec![],
     }
 }
 
@@ -191,8 +196,10 @@ impl Evidence {
                 dropped: 0,
             }),
         ];
-        bodies
-            .into_iter()
+        self.also
+            .iter()
+            .cloned()
+            .chain(bodies)
             .map(|body| Record {
                 round: RoundId(self.round),
                 at: at(self.round),
@@ -200,6 +207,13 @@ impl Evidence {
                 body,
             })
             .collect()
+    }
+
+    /// Replaces what the collector of this body saw.
+    pub(crate) fn see(&mut self, body: Body) {
+        self.also
+            .retain(|other| other.collector() != body.collector());
+        self.also.push(body);
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -275,7 +289,12 @@ pub(crate) fn only(verdict: &Verdict) -> &Finding {
         .map(|finding| &finding.cause.0)
         .collect();
     assert_eq!(causes.len(), 1, "{causes:?}");
-    &verdict.findings[0]
+    let finding = &verdict.findings[0];
+    // What every finding owes to whoever reads it.
+    assert!(!finding.evidence.is_empty(), "{causes:?}");
+    assert!(!finding.missing.is_empty(), "{causes:?}");
+    assert!(!finding.next_step.0.is_empty(), "{causes:?}");
+    finding
 }
 
 pub(crate) fn link(index: u32, name: &str, carrier: bool) -> Link {

@@ -17,6 +17,7 @@ use crate::case::View;
 
 pub(crate) mod forwarding;
 pub(crate) mod link;
+pub(crate) mod parameter;
 pub(crate) mod resolver;
 pub(crate) mod route;
 

@@ -1,5 +1,8 @@
 //! The device's clock against time servers.
 
+mod server;
+mod unset;
+
 use aizen_protocol::finding::Severity;
 use aizen_protocol::record::{Time, TimeServer};
 
@@ -21,6 +24,13 @@ struct Answer<'a> {
 }
 
 pub(super) fn examine(view: &View<'_>) -> Examined {
+    let mut examined = offset(view);
+    examined.drafts.extend(unset::examine(view));
+    examined.drafts.extend(server::examine(view));
+    examined
+}
+
+fn offset(view: &View<'_>) -> Examined {
     let mut examined = Examined::default();
     let Some(seen) = &view.now().time else {
         return examined;
@@ -155,6 +165,7 @@ fn wrong(certain: u64, offset_ms: i64) -> Draft {
     let summary = format!("The clock is {} {side}", span(offset_ms.unsigned_abs()));
     let mut draft = Draft::new("ntp_offset", Layer::Time, "clock", severity, summary);
     if severity == Severity::Critical {
+        breaks_trust(&mut draft);
         draft.explains("TLS certificates, DNSSEC signatures and one-time passwords are refused");
     } else {
         draft.explains("Log lines of several devices can not be put in order");
@@ -165,6 +176,17 @@ fn wrong(certain: u64, offset_ms: i64) -> Draft {
          the clock once (`chronyc makestep`); if the clock is wrong again after a reboot, replace the RTC battery",
     );
     draft
+}
+
+/// Signatures and certificates are valid from one moment to another.
+fn breaks_trust(draft: &mut Draft) {
+    for cause in [
+        "dnssec_failure",
+        "certificate_expired",
+        "certificate_not_yet_valid",
+    ] {
+        draft.covers(cause, None);
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! File systems without room.
+//! File systems without room, and those that can't be written although they should.
+
+mod damage;
 
 use aizen_protocol::finding::Severity;
 use aizen_protocol::record::Disk;
@@ -10,6 +12,10 @@ use crate::case::View;
 /// Images that are full by design.
 const ALWAYS_FULL: [&str; 8] = [
     "squashfs", "erofs", "iso9660", "udf", "romfs", "cramfs", "efivarfs", "ramfs",
+];
+/// Where services write: what they can't write may end them.
+const SYSTEM: [&str; 8] = [
+    "/", "/var", "/var/lib", "/var/log", "/run", "/tmp", "/etc", "/overlay",
 ];
 const MIB: u64 = 1 << 20;
 
@@ -41,6 +47,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         }
         examined.drafts.push(full(view, disk, space, inodes));
     }
+    examined.drafts.extend(damage::examine(view));
     if let Some((share, disk)) = fullest.filter(|_| examined.drafts.is_empty()) {
         examined.well.push(format!(
             "File systems have room: {} is the fullest with {} %, {} available",
@@ -100,8 +107,13 @@ fn full(view: &View<'_>, disk: &Disk, space: Room, inodes: Room) -> Draft {
     } else {
         "has little"
     };
+    let cause = if space == Room::Enough {
+        "inodes_full"
+    } else {
+        "disk_full"
+    };
     let mut draft = Draft::new(
-        "disk_full",
+        cause,
         Layer::Resource,
         disk.mount.0.as_str(),
         severity,
@@ -128,6 +140,11 @@ fn full(view: &View<'_>, disk: &Disk, space: Room, inodes: Room) -> Draft {
         draft.noted("host", at, fact);
     }
     before(&mut draft, view, disk);
+    if severity == Severity::Critical && SYSTEM.contains(&disk.mount.0.as_str()) {
+        for cause in ["service_failed", "service_crash_loop"] {
+            draft.covers(cause, None);
+        }
+    }
     draft.explains("Programs that write there fail; logs, leases and settings are lost");
     draft.misses(format!(
         "what fills it (`du -x {} | sort -n | tail`)",
@@ -211,6 +228,7 @@ mod tests {
         let mut starved = disk("/var", "ext4", 100 << 30, 50 << 30);
         starved.inodes_free = 0;
         let verdict = with(starved).verdict();
+        assert_eq!(only(&verdict).cause.0, "inodes_full");
         assert_eq!(
             only(&verdict).summary.0,
             "The file system /var has no free inodes"

@@ -46,7 +46,11 @@ pub(super) struct Draft {
     pub(super) breaks_links: Vec<u32>,
     /// Families for which it cuts off everything beyond the gateway.
     pub(super) breaks_beyond: Vec<Family>,
+    /// Worth saying only where nothing else is found.
+    pub(super) last_resort: bool,
     pub(super) summary: String,
+    /// Causes that this one explains whatever their layer, of one component or of any.
+    covered: Vec<(&'static str, Option<String>)>,
     cause: &'static str,
     component: String,
     severity: Severity,
@@ -73,7 +77,9 @@ impl Draft {
             rests_on: None,
             breaks_links: Vec::new(),
             breaks_beyond: Vec::new(),
+            last_resort: false,
             summary,
+            covered: Vec::new(),
             cause,
             component: component.into(),
             severity,
@@ -117,6 +123,21 @@ impl Draft {
         self.missing.push(what.into());
     }
 
+    /// Says that where this fault is, that cause follows from it: of one component, or of any.
+    pub(super) fn covers(&mut self, cause: &'static str, component: Option<String>) {
+        self.covered.push((cause, component));
+    }
+
+    /// True if this fault says that the other follows from it.
+    pub(super) fn is_cover_for(&self, other: &Self) -> bool {
+        self.covered.iter().any(|(cause, component)| {
+            *cause == other.cause
+                && component
+                    .as_ref()
+                    .is_none_or(|component| *component == other.component)
+        })
+    }
+
     pub(super) fn explains(&mut self, consequence: impl Into<String>) {
         let consequence = consequence.into();
         if !self.consequences.contains(&consequence) {
@@ -139,6 +160,14 @@ impl Draft {
     /// True if both name the same fault of the same thing.
     pub(super) fn is_same_fault(&self, other: &Self) -> bool {
         self.cause == other.cause && self.component == other.component
+    }
+
+    pub(super) fn cause(&self) -> &'static str {
+        self.cause
+    }
+
+    pub(super) fn component(&self) -> &str {
+        &self.component
     }
 
     /// True if this is the broken thing.
@@ -169,10 +198,15 @@ impl Draft {
         }
     }
 
+    /// Witnesses that nobody can forge: anybody may write a line of log.
+    fn measured(&self) -> usize {
+        self.sources().filter(|source| *source != "log").count()
+    }
+
     /// Counts witnesses; what speaks against it costs one step.
     fn confidence(&self) -> Confidence {
         let against = usize::from(!self.contradictions.is_empty());
-        let steps = self.witnesses.len().min(3).saturating_sub(against);
+        let steps = self.measured().min(3).saturating_sub(against);
         match steps {
             0 | 1 => Confidence::Suspected,
             2 => Confidence::Likely,
@@ -182,6 +216,7 @@ impl Draft {
 
     pub(super) fn into_finding(self, since: Timestamp) -> Finding {
         let confidence = self.confidence();
+        let measured = self.measured() > 0;
         let bounded = |mut facts: Vec<Evidence>| {
             facts.truncate(FACTS);
             facts
@@ -199,7 +234,7 @@ impl Draft {
             missing: texts(self.missing),
             consequences: texts(self.consequences),
             next_step: Text(self.next_step),
-            proposal: self.proposal,
+            proposal: self.proposal.filter(|_| measured),
         }
     }
 }

@@ -23,11 +23,21 @@ pub(super) fn roots(mut drafts: Vec<Draft>) -> Vec<Draft> {
             cause.absorb(symptom);
         }
     }
-    kept.into_iter().flatten().collect()
+    let mut roots: Vec<Draft> = kept.into_iter().flatten().collect();
+    if roots.iter().any(|draft| !draft.last_resort) {
+        roots.retain(|draft| !draft.last_resort);
+    }
+    roots
 }
 
 fn is_explained(symptom: &Draft, cause: &Draft) -> bool {
-    if std::ptr::eq(symptom, cause) || cause.layer > symptom.layer {
+    if std::ptr::eq(symptom, cause) {
+        return false;
+    }
+    if cause.is_cover_for(symptom) {
+        return true;
+    }
+    if cause.layer > symptom.layer {
         return false;
     }
     symptom.rests_on.is_some_and(|way| {

@@ -1,7 +1,7 @@
 //! Paths that swallow large packets and tell nobody.
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::PathMtu;
+use aizen_protocol::record::{LinkDetail, PathMtu};
 use jiff::Timestamp;
 
 use super::draft::{Draft, Examined, Layer};
@@ -109,7 +109,7 @@ fn hole(
         .unwrap_or(SMALLEST);
     let link_mtu = holes.iter().map(|path| path.link_mtu).max().unwrap_or(fits);
     let mut draft = Draft::new(
-        "mtu_black_hole",
+        cause(view, link),
         Layer::Path,
         name.as_str(),
         Severity::Critical,
@@ -154,6 +154,23 @@ fn hole(
         holes,
     ));
     draft
+}
+
+/// In a tunnel what doesn't fit is what the tunnel adds.
+fn cause(view: &View<'_>, link: Option<u32>) -> &'static str {
+    let link = link.and_then(|link| view.link(link));
+    let is_tunnel = link.is_some_and(|link| {
+        matches!(link.detail, Some(LinkDetail::Tunnel { .. }))
+            || matches!(
+                link.driver_kind.as_deref(),
+                Some("wireguard" | "tun" | "xfrm")
+            )
+    });
+    if is_tunnel {
+        "vpn_mtu"
+    } else {
+        "mtu_black_hole"
+    }
 }
 
 /// The same targets answer small echo requests without loss: it is the size.
@@ -205,6 +222,16 @@ mod tests {
             script.ends_with("change link set wan mtu 1412\n"),
             "{script}"
         );
+    }
+
+    #[test]
+    fn a_hole_inside_a_tunnel_is_the_tunnels_mtu() {
+        let mut broken = healthy(1);
+        swallow_large_packets(&mut broken);
+        broken.link(crate::fixture::WAN).driver_kind = Some("wireguard".into());
+        let verdict = broken.verdict();
+        assert_eq!(only(&verdict).cause.0, "vpn_mtu");
+        assert!(only(&verdict).proposal.is_some());
     }
 
     #[test]

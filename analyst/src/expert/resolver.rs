@@ -4,6 +4,7 @@
 //! living one costs every lookup, one that stands after it costs nothing. Alternates that the operator named serve as
 //! controls; that they don't answer is no fault.
 
+mod local;
 mod slow;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use aizen_protocol::finding::Severity;
 
 use super::draft::{Draft, Examined, Layer};
+use super::names;
 use super::question::{self, Tally};
 use super::reach;
 use super::unit::{list, median};
@@ -66,7 +68,8 @@ fn configured<'a>(view: &View<'_>, tallies: &'a [Tally]) -> Vec<&'a Tally> {
 }
 
 fn is_dead(view: &View<'_>, tally: &Tally, tallies: &[Tally]) -> bool {
-    if !tally.is_useless() {
+    // Errors for names that it knows unchecked are a failed validation.
+    if !tally.is_useless() || tally.errors > 0 && names::is_refusal(view, tally.resolver) {
         return false;
     }
     // Of a family that this device has no way for: programs skip it at once, as long as another one serves.
@@ -151,8 +154,14 @@ fn dead(
     } else {
         "does not answer"
     };
+    let traffic = local::traffic(view, tally);
+    let cause = match &traffic {
+        Some(_) => "resolver_loop",
+        None if resolver.is_loopback() && tally.refused > 0 => "resolver_localhost_dead",
+        None => "resolver_dead",
+    };
     let mut draft = Draft::new(
-        "resolver_dead",
+        cause,
         Layer::Names,
         resolver.to_string(),
         severity,
@@ -160,6 +169,10 @@ fn dead(
     );
     draft.rests_on = Some(way(view, tally));
     draft.shown("dns", &resolver.to_string(), tally.at, tally.fact());
+    if let Some((at, fact)) = traffic {
+        draft.shown("links", "loopback", at, fact);
+        draft.misses("the upstream servers of the forwarder: none may lead back to this device");
+    }
     let unanswered = question::unanswered(view, resolver);
     if unanswered > tally.asked {
         let fact = format!("{resolver} served none of the last {unanswered} questions");
@@ -452,6 +465,8 @@ mod tests {
     #[test]
     fn all_silent_while_the_way_is_well_is_a_finding_with_a_contradiction_and_no_repair() {
         let mut broken = healthy(1);
+        // Hosts of which only one answers echo requests: whether the port is blocked can't be told.
+        broken.silence(SECOND);
         for resolver in [RESOLVER, SECOND] {
             broken.answers(resolver, DnsAnswer::Timeout);
         }
@@ -493,6 +508,7 @@ mod tests {
             dns(SECOND, false, &[DnsAnswer::Rcode(0); 5], 9_000),
         ];
         let verdict = broken.verdict();
+        assert_eq!(only(&verdict).cause.0, "resolver_localhost_dead");
         assert!(
             only(&verdict)
                 .next_step

@@ -16,7 +16,8 @@ use crate::case::Case;
 use crate::fixture::{self, RESOLVER, SECOND, WAN, faults, healthy, kill_resolver, only, verdict};
 
 fn proposals() -> Vec<(&'static str, Proposal)> {
-    let all = faults().into_iter().filter_map(|(cause, rounds)| {
+    let every = faults().into_iter().chain(fixture::machine::faults());
+    let all = every.filter_map(|(cause, rounds)| {
         let verdict = verdict(&rounds);
         Some((cause, only(&verdict).proposal.clone()?))
     });
@@ -44,7 +45,11 @@ fn the_safe_repairs_are_proposed_and_the_others_are_left_to_people() {
             "no_default_route",
             "link_down",
             "mtu_black_hole",
-            "forwarding_off"
+            "forwarding_off",
+            "conntrack_full",
+            "syn_flood",
+            "listen_overflow",
+            "vpn_mtu"
         ]
     );
 }
@@ -184,6 +189,13 @@ fn every_script_asks_for_exactly_the_granted_operation() {
         ("link_down", "link set wan up\n"),
         ("mtu_black_hole", "link set wan mtu 1412\n"),
         ("forwarding_off", "sysctl net.ipv4.ip_forward=1\n"),
+        (
+            "conntrack_full",
+            "sysctl net.netfilter.nf_conntrack_max=32768\n",
+        ),
+        ("syn_flood", "sysctl net.ipv4.tcp_syncookies=1\n"),
+        ("listen_overflow", "sysctl net.core.somaxconn=512\n"),
+        ("vpn_mtu", "link set wan mtu 1412\n"),
     ]);
     let mut seen = 0;
     for (cause, proposal) in proposals() {

@@ -141,6 +141,7 @@ pub(super) fn examine(view: &View<'_>, tally: &Tally, tallies: &[Tally]) -> Opti
             recent.rtt_us.len()
         ));
     }
+    draft.misses("whether it is slow for every name (`aizen dns` with several names)");
     draft.explains("Pages and connections start late; what is already connected is not slower");
     let best = best_control(view, tally, tallies)
         .filter(|best| median(&best.rtt_us).is_some_and(|rtt| rtt <= FAST_US));

@@ -1,0 +1,367 @@
+//! WireGuard: a peer that isn't there, one that exchanges no data, and an endpoint without address.
+//!
+//! A silent tunnel is well: WireGuard says nothing when there is nothing to say. Only one that is asked and doesn't
+//! answer is a fault, and only if somebody wants that peer to be there.
+
+use aizen_protocol::finding::Severity;
+use aizen_protocol::record::{WireGuard, WireGuardPeer};
+
+use super::draft::{Draft, Examined, Layer};
+use super::reach;
+use super::trend::{self, Step};
+use super::unit::span;
+use crate::case::View;
+
+/// A session ends after so many seconds without a new handshake (`REJECT_AFTER_TIME`).
+const OLD_S: u64 = 180;
+/// Bytes in a step that are more than keepalives and handshakes.
+const DATA: u64 = 1_000;
+
+/// One peer over the last two steps.
+struct Peer<'a> {
+    link: u32,
+    name: String,
+    peer: &'a WireGuardPeer,
+    steps: Vec<Traffic>,
+    at: jiff::Timestamp,
+    first: jiff::Timestamp,
+    alone: bool,
+}
+
+struct Traffic {
+    sent: u64,
+    received: u64,
+    seconds: u64,
+}
+
+pub(super) fn examine(view: &View<'_>) -> Examined {
+    let mut examined = Examined::default();
+    let Some(steps) = trend::steps(view, |pass| pass.wireguard.as_ref(), 2) else {
+        return examined;
+    };
+    let Some(newest) = steps.first() else {
+        return examined;
+    };
+    for tunnel in newest.after {
+        for peer in &tunnel.peers {
+            let Some(peer) = Peer::of(view, tunnel, peer, &steps) else {
+                continue;
+            };
+            let draft = peer
+                .unresolved()
+                .or_else(|| peer.down(view))
+                .or_else(|| peer.silent(view));
+            match draft {
+                Some(draft) => examined.drafts.push(draft),
+                None if peer.is_fresh() => examined
+                    .well
+                    .push(format!("The tunnel {} shook hands recently", peer.name)),
+                None => {}
+            }
+        }
+    }
+    examined
+}
+
+impl<'a> Peer<'a> {
+    /// None if it is new, or its counters were reset.
+    fn of(
+        view: &View<'_>,
+        tunnel: &WireGuard,
+        peer: &'a WireGuardPeer,
+        steps: &[Step<'_, Vec<WireGuard>>],
+    ) -> Option<Self> {
+        let find = |tunnels: &'_ [WireGuard]| {
+            let same = tunnels.iter().find(|other| other.link == tunnel.link)?;
+            same.peers
+                .iter()
+                .find(|other| other.key == peer.key)
+                .map(|peer| (peer.tx_bytes, peer.rx_bytes))
+        };
+        let traffic = |step: &Step<'_, Vec<WireGuard>>| {
+            let (before, after) = (find(step.before)?, find(step.after)?);
+            Some(Traffic {
+                sent: after.0.checked_sub(before.0)?,
+                received: after.1.checked_sub(before.1)?,
+                seconds: step.seconds(),
+            })
+        };
+        let name = view.link_name(tunnel.link);
+        Some(Self {
+            link: tunnel.link,
+            name: if tunnel.peers.len() == 1 {
+                name
+            } else {
+                format!("{name} peer {}", peer.key)
+            },
+            peer,
+            steps: steps.iter().map(traffic).collect::<Option<_>>()?,
+            at: steps.first()?.at,
+            first: steps.last()?.at,
+            alone: tunnel.peers.len() == 1,
+        })
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.peer.handshake_s.is_some_and(|age| age <= OLD_S)
+    }
+
+    /// Somebody wants it to be there: one of many clients may well be away.
+    fn is_wanted(&self, view: &View<'_>) -> bool {
+        let expected = view.profile().is_some_and(|profile| {
+            let name = view.link_name(self.link);
+            profile.value.expected_up.contains(&name) || profile.value.wan.contains(&name)
+        });
+        expected
+            || self.peer.keepalive_s > 0
+            || self.alone
+            || self.peer.allowed.iter().any(|prefix| prefix.is_default())
+    }
+
+    fn draft(
+        &self,
+        view: &View<'_>,
+        cause: &'static str,
+        severity: Severity,
+        summary: String,
+    ) -> Draft {
+        let mut draft = Draft::new(cause, Layer::Path, self.name.as_str(), severity, summary);
+        draft.rests_on = self.peer.endpoint.map(|endpoint| view.way_to(endpoint));
+        draft
+    }
+
+    fn traffic(&self, draft: &mut Draft) {
+        for (place, step) in self.steps.iter().enumerate() {
+            let at = if place == 0 { self.at } else { self.first };
+            let fact = format!(
+                "{} sent {} and received {} bytes within {} s",
+                self.name, step.sent, step.received, step.seconds
+            );
+            draft.shown("wireguard", "traffic", at, fact);
+        }
+    }
+
+    /// It must dial, because it keeps the tunnel alive, and doesn't know where.
+    fn unresolved(&self) -> Option<Draft> {
+        if self.peer.endpoint.is_some()
+            || self.peer.keepalive_s == 0
+            || self.peer.handshake_s.is_some()
+        {
+            return None;
+        }
+        let name = &self.name;
+        let mut draft = Draft::new(
+            "vpn_endpoint_unresolved",
+            Layer::Path,
+            name.as_str(),
+            Severity::Critical,
+            format!("The tunnel {name} has no address for its other end"),
+        );
+        let fact = format!(
+            "{name} has a keepalive of {} s, no endpoint and never shook hands",
+            self.peer.keepalive_s
+        );
+        draft.shown("wireguard", "endpoint", self.at, fact);
+        draft.explains("Networks behind the tunnel are not reached");
+        draft.misses(
+            "the name that is configured as endpoint, and whether it resolves (`aizen dns NAME`)",
+        );
+        draft.next(format!(
+            "Set the endpoint of {name} again now that names resolve (`wg set … endpoint \
+             NAME:PORT`), or restart the tunnel after the network is up"
+        ));
+        Some(draft)
+    }
+
+    /// The last handshake is old, and what is sent gets no answer.
+    fn down(&self, view: &View<'_>) -> Option<Draft> {
+        let asked = self
+            .steps
+            .iter()
+            .all(|step| step.sent > 0 && step.received == 0);
+        if self.is_fresh() || !asked || !self.is_wanted(view) {
+            return None;
+        }
+        let name = &self.name;
+        let mut draft = self.draft(
+            view,
+            "vpn_down",
+            Severity::Critical,
+            format!("The other end of the tunnel {name} does not answer"),
+        );
+        let age = self.peer.handshake_s.map_or_else(
+            || format!("{name} never shook hands"),
+            |age| {
+                format!(
+                    "the last handshake of {name} is {} old",
+                    span(age.saturating_mul(1000))
+                )
+            },
+        );
+        draft.shown("wireguard", "handshake", self.first, age);
+        self.traffic(&mut draft);
+        if let Some(endpoint) = self.peer.endpoint {
+            match reach::ping(view.now(), endpoint) {
+                Some(ping) if ping.received > 0 => draft.backed(
+                    "reach",
+                    "endpoint",
+                    ping.at,
+                    format!("{}: the way to the other end is well", ping.fact(endpoint)),
+                ),
+                Some(ping) => draft.noted("reach", ping.at, ping.fact(endpoint)),
+                None => draft.misses(format!(
+                    "whether the host of the other end answers (`aizen ping {endpoint}`)"
+                )),
+            }
+        }
+        draft.explains("Networks behind the tunnel are not reached");
+        draft.misses(
+            "the same at the other end (`wg show`): its clock, its keys, its packet filter",
+        );
+        let keepalive = if self.peer.keepalive_s == 0 {
+            "set a persistent keepalive of 25 s so that a NAT on the way keeps its entry"
+        } else {
+            "set its endpoint again in case its address changed"
+        };
+        draft.next(format!(
+            "Check that UDP port {} is open at the other end of {name} and that both keys fit; \
+             {keepalive}",
+            self.peer.endpoint_port.unwrap_or_default()
+        ));
+        Some(draft)
+    }
+
+    /// Hands are shaken, but a host behind it is silent and no data comes back.
+    fn silent(&self, view: &View<'_>) -> Option<Draft> {
+        let one_way = self
+            .steps
+            .iter()
+            .all(|step| step.sent >= DATA && step.received < DATA / 4);
+        if !self.is_fresh() || !one_way {
+            return None;
+        }
+        // Data may well flow in one direction only: somebody behind it must have been asked in vain.
+        let seen = view.now().reach.as_ref()?;
+        let asked = seen.value.iter().find(|reach| {
+            self.peer
+                .allowed
+                .iter()
+                .any(|prefix| prefix.contains(reach.target))
+                && view.way_to(reach.target).link == Some(self.link)
+                && reach::is_silent(view, reach.target)
+        })?;
+        let name = &self.name;
+        let mut draft = self.draft(
+            view,
+            "vpn_no_data",
+            Severity::Critical,
+            format!("The tunnel {name} shakes hands, but no data comes back"),
+        );
+        self.traffic(&mut draft);
+        let age = self.peer.handshake_s.unwrap_or_default();
+        draft.backed(
+            "wireguard",
+            "handshake",
+            self.at,
+            format!(
+                "the last handshake of {name} is {} old",
+                span(age.saturating_mul(1000))
+            ),
+        );
+        draft.backed(
+            "reach",
+            "behind",
+            seen.at,
+            format!(
+                "{} behind it answered none of {} echo requests",
+                asked.target, asked.sent
+            ),
+        );
+        draft.explains("Networks behind the tunnel are not reached");
+        draft.misses("the allowed addresses at the other end (`wg show … allowed-ips`)");
+        draft.next(format!(
+            "Compare the allowed addresses of {name} at both ends: each must hold the other's \
+             source addresses; then check forwarding and the packet filter there"
+        ));
+        Some(draft)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aizen_protocol::record::{Body, ReachRole, WireGuard};
+
+    use crate::fixture::machine::{TUNNEL, history, tunnel};
+    use crate::fixture::{Evidence, link, only, reach, route, verdict};
+
+    fn with(change: impl Fn(u64) -> WireGuard) -> Vec<Evidence> {
+        history(4, |round, evidence| {
+            evidence.links.push(link(TUNNEL, "wg0", true));
+            evidence.see(Body::WireGuard(vec![change(round)]));
+        })
+    }
+
+    #[test]
+    fn an_old_handshake_while_bytes_leave_and_none_come_is_a_tunnel_that_is_down() {
+        let rounds = with(|round| tunnel(&[(200 + 10 * round, 9_000 + 296 * round, 4_000)]));
+        let verdict = verdict(&rounds);
+        let finding = only(&verdict);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("vpn_down", "wg0")
+        );
+        assert_eq!(finding.proposal, None);
+    }
+
+    #[test]
+    fn idle_tunnels_and_clients_that_went_home_do_not_alarm() {
+        let quiet = with(|round| tunnel(&[(9_000 + 10 * round, 4_000, 4_000)]));
+        assert_eq!(verdict(&quiet).findings, []);
+        let client = with(|round| {
+            let mut tunnel = tunnel(&[
+                (20, 1_000 * round, 1_000 * round),
+                (9_000 + 10 * round, 296 * round, 4_000),
+            ]);
+            tunnel.peers[1].keepalive_s = 0;
+            tunnel
+        });
+        assert_eq!(verdict(&client).findings, []);
+        let works = with(|round| tunnel(&[(20, 9_000 * round, 8_000 * round)]));
+        assert_eq!(verdict(&works).findings, []);
+        // Restarted in between.
+        let anew = with(|round| tunnel(&[(400, if round == 4 { 10 } else { 500 * round }, 0)]));
+        assert_eq!(verdict(&anew).findings, []);
+    }
+
+    #[test]
+    fn fresh_hands_without_data_need_a_host_behind_that_is_silent() {
+        let mut rounds = with(|round| tunnel(&[(20, 9_000 * round, 40 * round)]));
+        assert_eq!(verdict(&rounds).findings, []);
+        for evidence in &mut rounds {
+            evidence
+                .routes
+                .push(route("192.168.100.0/24", None, TUNNEL));
+            evidence
+                .reach
+                .push(reach("192.168.100.7", ReachRole::Anchor, 0, 0));
+        }
+        assert_eq!(only(&verdict(&rounds)).cause.0, "vpn_no_data");
+    }
+
+    #[test]
+    fn a_peer_that_must_dial_and_knows_no_address_is_unresolved_and_a_road_warrior_is_not() {
+        let strip = |keepalive: u16| {
+            move |_: u64| {
+                let mut tunnel = tunnel(&[(0, 0, 0)]);
+                let peer = &mut tunnel.peers[0];
+                (peer.endpoint, peer.handshake_s, peer.keepalive_s) = (None, None, keepalive);
+                tunnel
+            }
+        };
+        assert_eq!(
+            only(&verdict(&with(strip(25)))).cause.0,
+            "vpn_endpoint_unresolved"
+        );
+        assert_eq!(verdict(&with(strip(0))).findings, []);
+    }
+}
