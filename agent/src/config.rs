@@ -11,6 +11,7 @@ use std::time::Duration;
 use aizen_protocol::record::Role;
 
 use crate::collect::portal::Known;
+use crate::metrics::export::Receiver;
 use crate::metrics::serve::Loopback;
 use crate::probe::dns;
 use crate::probe::web::Url;
@@ -142,10 +143,14 @@ pub struct Spool {
 }
 
 /// Who else on this device reads the newest numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// Where Prometheus scrapes.
     pub listen: Option<Loopback>,
+    /// The OpenTelemetry collector.
+    pub otlp: Option<Receiver>,
+    /// Between two sendings to it.
+    pub otlp_every: Duration,
 }
 
 /// Why a configuration was not taken.

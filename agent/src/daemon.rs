@@ -122,6 +122,12 @@ impl Here {
                 std::future::pending().await
             });
         }
+        if let Some(to) = config.metrics.otlp.clone() {
+            let (newest, every) = (state.clone(), config.metrics.otlp_every);
+            tasks.spawn(metrics::export::export(to, every, move || {
+                newest.sanitized()
+            }));
+        }
         let (events, netlink) = mpsc::channel(16);
         tasks.spawn(async move {
             if let Err(error) = collect::watch(events).await {
@@ -136,6 +142,7 @@ impl Here {
             state: state.clone(),
             executor: config.paths.executor_socket(),
             history: Default::default(),
+            exports: config.metrics.otlp.is_some(),
             history_due: tokio::time::Instant::now(),
         };
         tasks.spawn(async move { rounds.run(netlink, asks).await });

@@ -1,9 +1,11 @@
 //! The newest evidence as metrics: Prometheus text for whoever scrapes on this device.
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>: base units, `_total` for counters. Labels hold real
-//! values: what is rendered here never leaves the device by itself.
+//! values where they stay on this device, and pseudonyms where an OpenTelemetry collector may send them on.
 
+pub mod export;
 mod families;
+mod otlp;
 pub mod serve;
 mod text;
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{Collect, Config, Device, Metrics, Paths, Probe, Spool, Uplink};
 use crate::collect::portal::Known;
+use crate::metrics::export::Receiver;
 use crate::metrics::serve::Loopback;
 use crate::probe::dns;
 use crate::probe::web::Url;
@@ -157,10 +158,22 @@ impl Default for RawSpool {
     }
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawMetrics {
     listen: Option<LoopbackAddress>,
+    otlp: Option<LocalCollector>,
+    otlp_every_s: Whole<1, 3600>,
+}
+
+impl Default for RawMetrics {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            otlp: None,
+            otlp_every_s: Whole(60),
+        }
+    }
 }
 
 impl Raw {
@@ -203,6 +216,8 @@ impl Raw {
             },
             metrics: Metrics {
                 listen: self.metrics.listen.map(|listen| listen.0),
+                otlp: self.metrics.otlp.map(|otlp| otlp.0),
+                otlp_every: self.metrics.otlp_every_s.duration(),
             },
         }
     }
@@ -255,6 +270,20 @@ impl<'de> Deserialize<'de> for LoopbackAddress {
             de::Error::custom(format_args!(
                 "{address} can be reached from outside; only a loopback address is taken, as 127.0.0.1:9751"
             ))
+        })
+    }
+}
+
+/// The URL of an OpenTelemetry collector on this device.
+struct LocalCollector(Receiver);
+
+impl<'de> Deserialize<'de> for LocalCollector {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let Written(url) = Written::<Url>::deserialize(d)?;
+        Receiver::new(url).map(Self).ok_or_else(|| {
+            de::Error::custom(
+                "only a collector on this device is taken, as http://127.0.0.1:4318/v1/metrics",
+            )
         })
     }
 }

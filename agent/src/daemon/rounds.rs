@@ -33,6 +33,8 @@ pub(super) struct Rounds {
     pub(super) executor: PathBuf,
     pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
     pub(super) history_due: Instant,
+    /// Somebody wants the sanitized records as numbers.
+    pub(super) exports: bool,
 }
 
 fn is_history(record: &Sanitized<Record>) -> bool {
@@ -78,6 +80,9 @@ impl Rounds {
         let seen = observations.iter().map(|o| Record::clone(&o.local()));
         self.state.seen(seen.collect());
         let records = self.lock().round(observations);
+        if self.exports {
+            self.state.passed(&records);
+        }
         let tells_history = Instant::now() >= self.history_due;
         if tells_history {
             self.history_due = Instant::now() + HISTORY_EVERY;

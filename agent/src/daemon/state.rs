@@ -6,6 +6,7 @@ use aizen_protocol::control::{DaemonStatus, UplinkState};
 use aizen_protocol::finding::Verdict;
 use aizen_protocol::id::DeviceId;
 use aizen_protocol::record::{Body, History, Record};
+use aizen_sanitizer::Sanitized;
 use tokio::sync::{mpsc, watch};
 
 use crate::stream::handle::SpoolHandle;
@@ -23,6 +24,7 @@ struct Known {
     uplink: Option<(watch::Receiver<UplinkState>, Meter, mpsc::Sender<Command>)>,
     verdict: Option<Verdict>,
     newest: Arc<Vec<Record>>,
+    sanitized: Arc<Vec<Sanitized<Record>>>,
 }
 
 impl State {
@@ -50,6 +52,16 @@ impl State {
     /// The records of the newest round, with real values: they are for this device alone.
     pub(super) fn seen(&self, records: Vec<Record>) {
         self.lock().newest = Arc::new(records);
+    }
+
+    /// The same, as they may leave.
+    pub(super) fn sanitized(&self) -> Arc<Vec<Sanitized<Record>>> {
+        Arc::clone(&self.lock().sanitized)
+    }
+
+    /// Takes the records of the newest round as they may leave.
+    pub(super) fn passed(&self, records: &[Sanitized<Record>]) {
+        self.lock().sanitized = Arc::new(records.to_vec());
     }
 
     pub(super) fn newest(&self) -> Arc<Vec<Record>> {

@@ -17,12 +17,42 @@ pub use self::url::{InvalidUrl, Url};
 /// # Errors
 /// An [`HttpFault`] if no whole answer comes.
 pub async fn get(url: &Url, address: SocketAddr, most: usize) -> Result<Response, HttpFault> {
-    let mut tcp = TcpStream::connect(address).await?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: aizen\r\nAccept: */*\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n",
         url.path,
         url.authority()
     );
-    tcp.write_all(request.as_bytes()).await?;
+    exchange(address, request.as_bytes(), &[], most).await
+}
+
+/// Sends a body to a URL without TLS at this address; the rest is as with [`get`].
+///
+/// # Errors
+/// An [`HttpFault`] if no whole answer comes.
+pub async fn post(
+    url: &Url,
+    address: SocketAddr,
+    media_type: &str,
+    body: &[u8],
+    most: usize,
+) -> Result<Response, HttpFault> {
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: aizen\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        url.path,
+        url.authority(),
+        body.len()
+    );
+    exchange(address, request.as_bytes(), body, most).await
+}
+
+async fn exchange(
+    address: SocketAddr,
+    head: &[u8],
+    body: &[u8],
+    most: usize,
+) -> Result<Response, HttpFault> {
+    let mut tcp = TcpStream::connect(address).await?;
+    tcp.write_all(head).await?;
+    tcp.write_all(body).await?;
     read_response(&mut tcp, most).await
 }

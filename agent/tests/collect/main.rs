@@ -543,7 +543,7 @@ fn a_round_in_which_everything_is_dead_ends_in_time_and_tells_each_kind() {
     );
     // From the cable upwards, each once; which of the others are told depends on the machine.
     let place = |kind: &&str| COLLECTORS.iter().position(|known| known == kind);
-    assert!(pass.kinds.is_sorted_by_key(|kind| place(kind)));
+    assert!(pass.kinds.is_sorted_by_key(place));
     for kind in [
         "profile",
         "links",
