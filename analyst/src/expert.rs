@@ -12,21 +12,39 @@ use jiff::Timestamp;
 
 use crate::case::{Case, View};
 
+mod advertisement;
+mod bond;
+mod bridge;
+mod circle;
 mod clock;
+mod delegation;
 mod disk;
 mod draft;
 mod duplicate;
 mod forwarding;
 mod gateway;
+mod hole;
 mod layer;
+mod lease;
 mod link;
+mod link_mtu;
+mod metric;
 mod mtu;
+mod neighbour;
+mod optic;
+mod policy;
+mod port;
+mod portal;
+mod pppoe;
 mod question;
 mod reach;
 mod resolver;
+mod reverse;
 mod route;
+mod since;
 mod unit;
 mod upstream;
+mod vlan;
 
 use draft::{Draft, Examined};
 
@@ -50,12 +68,11 @@ pub fn analyze(case: &Case) -> Verdict {
         };
     };
     let (roots, well) = judge(&view);
+    let since = since::beginnings(case, &view, &roots);
     let mut findings: Vec<Finding> = roots
         .into_iter()
-        .map(|draft| {
-            let since = since(case, &draft, newest(&view));
-            draft.into_finding(since)
-        })
+        .zip(since)
+        .map(|(draft, since)| draft.into_finding(since))
         .collect();
     // Stable: within one severity the lower layer stays first.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -70,11 +87,28 @@ pub fn analyze(case: &Case) -> Verdict {
 
 /// Root causes at the end of one pass, the lowest layer first, and what was found well.
 fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
-    const FAMILIES: [fn(&View<'_>) -> Examined; 10] = [
+    const FAMILIES: &[fn(&View<'_>) -> Examined] = &[
         link::examine,
+        port::examine,
+        optic::examine,
+        bond::examine,
+        bridge::examine,
+        vlan::examine,
+        pppoe::examine,
+        link_mtu::examine,
         duplicate::examine,
+        lease::examine,
+        advertisement::examine,
+        delegation::examine,
+        neighbour::examine,
         gateway::examine,
         route::examine,
+        metric::examine,
+        hole::examine,
+        policy::examine,
+        reverse::examine,
+        circle::examine,
+        portal::examine,
         upstream::examine,
         forwarding::examine,
         mtu::examine,
@@ -90,27 +124,6 @@ fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
         well.extend(examined.well);
     }
     (layer::roots(drafts), well)
-}
-
-/// The first reading of the unbroken run of passes in which this fault holds. A pass that lacks one of the collectors
-/// it rests on neither holds nor breaks the run.
-fn since(case: &Case, draft: &Draft, now: Timestamp) -> Timestamp {
-    let mut first = draft.first_reading().unwrap_or(now);
-    for view in (0..case.passes().saturating_sub(1))
-        .rev()
-        .filter_map(|index| case.view(index))
-    {
-        if !draft.sources().all(|source| view.now().has(source)) {
-            continue;
-        }
-        let (roots, _) = judge(&view);
-        match roots.iter().find(|older| older.is_same_fault(draft)) {
-            // Rounds are in order even where the clock was set back: the older one's time counts as it stands.
-            Some(older) => first = older.first_reading().unwrap_or(first),
-            None => break,
-        }
-    }
-    first
 }
 
 fn newest(view: &View<'_>) -> Timestamp {

@@ -55,6 +55,8 @@ pub(crate) struct Evidence {
     pub(crate) time: Time,
     pub(crate) host: Host,
     pub(crate) gaps: Vec<Gap>,
+    /// What else was seen; it takes the place of what stands above.
+    pub(crate) extra: Vec<Body>,
 }
 
 /// A router with a WAN and a LAN, all well, and with what must never alarm: a spare port without cable, a bridge without
@@ -129,6 +131,7 @@ pub(crate) fn healthy(round: u64) -> Evidence {
             ..Host::default()
         },
         gaps: vec![],
+        extra: vec![],
     }
 }
 
@@ -191,8 +194,17 @@ impl Evidence {
                 dropped: 0,
             }),
         ];
+        let told = |body: &Body| {
+            let extra = |other: &Body| other.collector() == body.collector();
+            !self.extra.iter().any(extra)
+        };
+        let (end, bodies) = bodies.split_last().unwrap();
         bodies
-            .into_iter()
+            .iter()
+            .filter(|body| told(body))
+            .chain(&self.extra)
+            .chain([end])
+            .cloned()
             .map(|body| Record {
                 round: RoundId(self.round),
                 at: at(self.round),
@@ -433,7 +445,7 @@ pub(crate) fn faults() -> Vec<(&'static str, Vec<Evidence>)> {
         ("no_default_route", lose_default_route),
         ("gateway_dead", kill_gateway),
         ("link_down", pull_cable),
-        ("link_down", switch_link_off),
+        ("link_admin_down", switch_link_off),
         ("mtu_black_hole", swallow_large_packets),
         ("duplicate_address", share_address),
         ("forwarding_off", stop_forwarding),

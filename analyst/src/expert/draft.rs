@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aizen_protocol::finding::{Cause, Confidence, Evidence, Finding, Severity};
-use aizen_protocol::private::Text;
+use aizen_protocol::private::{Prefix, Text};
 use aizen_protocol::proposal::Proposal;
 use jiff::Timestamp;
 
@@ -12,6 +12,8 @@ use crate::case::{Family, Way};
 
 /// Facts of one kind that a finding keeps.
 const FACTS: usize = 16;
+/// The collector whose facts can be forged.
+const LOG: &str = "log";
 
 /// From the cable upwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,8 @@ pub(super) struct Draft {
     pub(super) breaks_links: Vec<u32>,
     /// Families for which it cuts off everything beyond the gateway.
     pub(super) breaks_beyond: Vec<Family>,
+    /// Networks to which it lets nothing through.
+    pub(super) breaks_prefixes: Vec<Prefix>,
     pub(super) summary: String,
     cause: &'static str,
     component: String,
@@ -73,6 +77,7 @@ impl Draft {
             rests_on: None,
             breaks_links: Vec::new(),
             breaks_beyond: Vec::new(),
+            breaks_prefixes: Vec::new(),
             summary,
             cause,
             component: component.into(),
@@ -169,10 +174,28 @@ impl Draft {
         }
     }
 
-    /// Counts witnesses; what speaks against it costs one step.
+    pub(super) fn component(&self) -> &str {
+        &self.component
+    }
+
+    pub(super) fn cause(&self) -> &'static str {
+        self.cause
+    }
+
+    /// True if nothing but lines of log shows it: anybody may write those.
+    fn rests_on_log_alone(&self) -> bool {
+        self.sources().all(|source| source == LOG)
+    }
+
+    /// Counts witnesses, all lines of log as one; what speaks against it costs one step.
     fn confidence(&self) -> Confidence {
+        if self.rests_on_log_alone() {
+            return Confidence::Suspected;
+        }
         let against = usize::from(!self.contradictions.is_empty());
-        let steps = self.witnesses.len().min(3).saturating_sub(against);
+        let other = self.sources().filter(|source| *source != LOG).count();
+        let logged = usize::from(other < self.witnesses.len());
+        let steps = (other + logged).min(3).saturating_sub(against);
         match steps {
             0 | 1 => Confidence::Suspected,
             2 => Confidence::Likely,
@@ -182,6 +205,11 @@ impl Draft {
 
     pub(super) fn into_finding(self, since: Timestamp) -> Finding {
         let confidence = self.confidence();
+        let proposal = if self.rests_on_log_alone() {
+            None
+        } else {
+            self.proposal
+        };
         let bounded = |mut facts: Vec<Evidence>| {
             facts.truncate(FACTS);
             facts
@@ -199,7 +227,7 @@ impl Draft {
             missing: texts(self.missing),
             consequences: texts(self.consequences),
             next_step: Text(self.next_step),
-            proposal: self.proposal,
+            proposal,
         }
     }
 }

@@ -166,7 +166,9 @@ proptest! {
             .collect();
         // Where the cause is hidden, what follows from it may stand for it; nothing else may.
         let follows: &[&str] = match cause {
-            "link_down" => &["link_down", "gateway_dead", "no_default_route", "upstream_dead", "resolver_dead"],
+            "link_down" | "link_admin_down" => {
+                &["link_down", "link_admin_down", "gateway_dead", "no_default_route", "upstream_dead", "resolver_dead"]
+            }
             "gateway_dead" => &["gateway_dead", "upstream_dead", "resolver_dead"],
             "no_default_route" => &["no_default_route", "upstream_dead", "resolver_dead"],
             "upstream_dead" => &["upstream_dead", "resolver_dead"],

@@ -42,7 +42,7 @@ fn the_safe_repairs_are_proposed_and_the_others_are_left_to_people() {
             "resolver_dead",
             "resolver_slow",
             "no_default_route",
-            "link_down",
+            "link_admin_down",
             "mtu_black_hole",
             "forwarding_off"
         ]
@@ -181,7 +181,7 @@ fn every_script_asks_for_exactly_the_granted_operation() {
             "no_default_route",
             "route add default via 100.64.7.1 dev wan\n",
         ),
-        ("link_down", "link set wan up\n"),
+        ("link_admin_down", "link set wan up\n"),
         ("mtu_black_hole", "link set wan mtu 1412\n"),
         ("forwarding_off", "sysctl net.ipv4.ip_forward=1\n"),
     ]);
