@@ -15,6 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::case::Case;
 use crate::expert;
 
+pub(crate) mod lower;
+
 pub(crate) const WAN: u32 = 2;
 pub(crate) const LAN: u32 = 3;
 pub(crate) const SPARE: u32 = 4;

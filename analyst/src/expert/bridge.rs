@@ -195,6 +195,9 @@ fn blocked(view: &View<'_>, bridge: &Link) -> Option<Draft> {
     let fact =
         format!("{names} of {name} have a carrier and are in state blocking, as a round ago");
     draft.shown("links", "blocking", seen.at, fact);
+    if let Some(older) = view.this_boot().find_map(|pass| pass.links.as_ref()) {
+        draft.held_since(older.at);
+    }
     let fact = format!("the root of the spanning tree is behind port {root_port} of {name}");
     draft.noted("links", seen.at, fact);
     draft.breaks_links.push(bridge.index);

@@ -130,7 +130,7 @@ fn draft(view: &View<'_>, at: Timestamp, trace: &Trace, circle: [IpAddr; 2]) -> 
         format!("Tell the provider that {a} and {b} send packets to {} in a circle", trace.target)
     } else {
         format!(
-            "Compare the static and default routes of this device and of {}: one of them sends {} back where it came from",
+            "Compare the static and default routes of this device and of {} (one of them sends {} back where it came from)",
             list(&neighbours),
             trace.target
         )

@@ -96,8 +96,13 @@ impl Draft {
     /// Adds a fact that shows the fault. Facts of one witness count once: a witness is a collector, or one thing that a
     /// collector asked and that answers (or not) by itself.
     pub(super) fn shown(&mut self, source: &str, witness: &str, at: Timestamp, fact: String) {
-        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+        self.held_since(at);
         self.backed(source, witness, at, fact);
+    }
+
+    /// Says that it was so in an earlier round too, where a fault needs two rounds to be one.
+    pub(super) fn held_since(&mut self, at: Timestamp) {
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
     }
 
     /// Adds a fact that makes it a fault, such as what the operator expects or what was so before: a witness, but not

@@ -145,6 +145,9 @@ fn no_lease(view: &View<'_>, seen: &Seen<Dhcp>, link: &Link) -> Option<Draft> {
             format!("{name} has a carrier and no IPv4 address, as in the round before"),
         ),
     }
+    if let Some(older) = &before.addresses {
+        draft.held_since(older.at);
+    }
     client(&mut draft, seen, name);
     let mut step = format!(
         "Check that the DHCP server behind {name} runs and that this port is in its VLAN, then renew the lease"
@@ -316,7 +319,7 @@ fn rogue(view: &View<'_>, at: Timestamp, probe: &DhcpProbe) -> Option<Draft> {
         "Hosts on {name} that took its lease reach nothing or are listened to"
     ));
     draft.next(format!(
-        "Unplug the DHCP server {} {place}: often a home router that was plugged in by its LAN port",
+        "Unplug the DHCP server {} {place}, which is often a home router that was plugged in by its LAN port",
         stranger.server
     ));
     Some(draft)

@@ -163,6 +163,9 @@ fn failed(view: &View<'_>, route: &Route, hop: IpAddr) -> Option<Draft> {
         state_name(state)
     );
     draft.shown("neighbours", "next_hop", seen.at, fact);
+    if let Some(older) = &before.neighbours {
+        draft.held_since(older.at);
+    }
     if let Some(ping) = reach::ping(view.now(), hop).filter(|ping| ping.sent > 0) {
         draft.shown("reach", "next_hop", ping.at, ping.fact(hop));
     }

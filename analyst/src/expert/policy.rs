@@ -251,7 +251,7 @@ mod tests {
         evidence.link(LAN).carrier = Some(false);
         let told = evidence.verdict();
         assert_eq!(only(&told).cause.0, "link_down");
-        assert_eq!(only(&told).consequences.len(), 2);
+        assert_eq!(only(&told).consequences.len(), 1);
     }
 
     fn ruled(round: u64, filled: bool) -> Evidence {

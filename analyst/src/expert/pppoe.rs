@@ -95,6 +95,8 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         link: carrier(view),
         beyond: None,
     });
+    // Sessions over it are down with it.
+    draft.breaks_links.extend(carrier(view));
     if !has_default(view.routes(), Family::V4) {
         draft.breaks_beyond.push(Family::V4);
     }
