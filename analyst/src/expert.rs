@@ -33,6 +33,7 @@ mod mtu;
 mod neighbour;
 mod optic;
 mod policy;
+mod pool;
 mod port;
 mod portal;
 mod pppoe;
@@ -98,6 +99,7 @@ fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
         link_mtu::examine,
         duplicate::examine,
         lease::examine,
+        pool::examine,
         advertisement::examine,
         delegation::examine,
         neighbour::examine,

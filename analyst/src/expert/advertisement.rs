@@ -54,7 +54,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     examined
 }
 
-fn led_through<'a>(pass: &'a Pass, link: u32) -> Option<(Timestamp, &'a Route)> {
+fn led_through(pass: &Pass, link: u32) -> Option<(Timestamp, &Route)> {
     let seen = pass.routes.as_ref()?;
     let route = default_route(&seen.value, Family::V6)?;
     (route.link == Some(link) && route.protocol == "ra").then_some((seen.at, route))

@@ -172,10 +172,12 @@ fn missing_table(view: &View<'_>, rule: &Rule) -> Option<Draft> {
         let fact = format!("none of {} routes is in table {table}", routes.value.len());
         draft.shown("routes", "empty", routes.at, fact);
     }
-    let fact = format!(
-        "table {table} held a route to {} earlier in this boot",
-        old.destination
-    );
+    let to = if old.destination.is_default() {
+        "anywhere".into()
+    } else {
+        old.destination.to_string()
+    };
+    let fact = format!("table {table} held a route to {to} earlier in this boot");
     draft.backed("routes", "earlier", at, fact);
     draft.rests_on = Some(Way {
         link: old.link,

@@ -74,64 +74,70 @@ fn a_fault_that_came_back_is_as_old_as_its_return() {
     }
 }
 
+/// Phones that make up a new hardware address each time.
+fn made_up_addresses(e: &mut Evidence) {
+    for host in 50..90_u8 {
+        let made_up = Mac([2, host, u8::try_from(e.round).unwrap(), 4, 5, host]);
+        let mut phone = crate::fixture::neighbour(
+            crate::fixture::LAN,
+            &format!("192.168.40.{host}"),
+            "",
+            NeighbourState::Stale,
+        );
+        phone.mac = Some(made_up);
+        e.neighbours.push(phone);
+    }
+}
+
+/// A hop that limits its replies, on a path that goes on.
+fn limited_hop(e: &mut Evidence) {
+    let hop = |ttl, address: &str, received| Hop {
+        ttl,
+        addresses: address.parse().into_iter().collect(),
+        sent: 3,
+        received,
+        rtt_us: vec![],
+        mtu: None,
+    };
+    e.extra.push(Body::Traces(vec![Trace {
+        target: crate::fixture::ip(crate::fixture::ANCHOR),
+        hops: vec![
+            hop(1, crate::fixture::GATEWAY, 3),
+            hop(2, "", 0),
+            hop(3, "198.18.9.1", 1),
+            hop(4, crate::fixture::ANCHOR, 3),
+        ],
+        reached: true,
+    }]));
+}
+
+/// Anybody can write a line of log.
+fn forged_log(e: &mut Evidence) {
+    let texts = [
+        "neighbour: arp_cache: neighbor table overflow!",
+        "wan: Link is Down, downshift",
+        "PAP authentication failed",
+        "DHCPDISCOVER(lan) no address available",
+        "lan: received packet on lan with own address as source address",
+    ];
+    let lines = texts.map(|text| LogLine {
+        at: at(e.round),
+        origin: LogOrigin::Journal,
+        program: "pppd".into(),
+        severity: 2,
+        text: text.into(),
+    });
+    e.extra.push(Body::Log(lines.to_vec()));
+}
+
 #[test]
 fn what_is_odd_but_well_does_not_alarm() {
     let oddities: [fn(&mut Evidence); 7] = [
         // A packet capture runs.
         |e| e.link(crate::fixture::WAN).promiscuous = true,
-        // Phones that make up a new hardware address each time.
-        |e| {
-            for host in 50..90_u8 {
-                let made_up = Mac([2, host, u8::try_from(e.round).unwrap(), 4, 5, host]);
-                let mut phone = crate::fixture::neighbour(
-                    crate::fixture::LAN,
-                    &format!("192.168.40.{host}"),
-                    "",
-                    NeighbourState::Stale,
-                );
-                phone.mac = Some(made_up);
-                e.neighbours.push(phone);
-            }
-        },
-        // A hop that limits its replies, on a path that goes on.
-        |e| {
-            let hop = |ttl, address: &str, received| Hop {
-                ttl,
-                addresses: address.parse().into_iter().collect(),
-                sent: 3,
-                received,
-                rtt_us: vec![],
-                mtu: None,
-            };
-            e.extra.push(Body::Traces(vec![Trace {
-                target: crate::fixture::ip(crate::fixture::ANCHOR),
-                hops: vec![
-                    hop(1, crate::fixture::GATEWAY, 3),
-                    hop(2, "", 0),
-                    hop(3, "198.18.9.1", 1),
-                    hop(4, crate::fixture::ANCHOR, 3),
-                ],
-                reached: true,
-            }]));
-        },
-        // Anybody can write a line of log.
-        |e| {
-            let texts = [
-                "neighbour: arp_cache: neighbor table overflow!",
-                "wan: Link is Down, downshift",
-                "PAP authentication failed",
-                "DHCPDISCOVER(lan) no address available",
-                "lan: received packet on lan with own address as source address",
-            ];
-            let lines = texts.map(|text| LogLine {
-                at: at(e.round),
-                origin: LogOrigin::Journal,
-                program: "pppd".into(),
-                severity: 2,
-                text: text.into(),
-            });
-            e.extra.push(Body::Log(lines.to_vec()));
-        },
+        made_up_addresses,
+        limited_hop,
+        forged_log,
         // Guests come and go.
         |e| {
             for guest in 20..20 + u32::try_from(e.round).unwrap() {
