@@ -19,8 +19,8 @@ use jiff::Timestamp;
 mod counter;
 mod view;
 
-pub(crate) use counter::growth;
-pub(crate) use view::{Family, View, Way, default_route, has_default};
+pub(crate) use counter::{counted, grown, growth};
+pub(crate) use view::{Family, Over, View, Way, default_route, has_default, same_link};
 
 /// Passes that a case keeps, the newest: at one every 10 seconds, over 20 minutes.
 pub const PASSES: usize = 128;
@@ -179,7 +179,12 @@ pass! {
 impl Pass {
     fn assemble(boot: BootId, id: RoundId, mut records: Vec<Record>) -> Option<Self> {
         // The newest record of a kind comes last and wins; equal times are told apart by content, not by arrival.
-        records.sort_by_cached_key(|record| (record.at, format!("{:?}", record.body)));
+        // Written out only for those: a full case has thousands of records.
+        records.sort_by(|a, b| {
+            (a.at, a.body.collector())
+                .cmp(&(b.at, b.body.collector()))
+                .then_with(|| format!("{:?}", a.body).cmp(&format!("{:?}", b.body)))
+        });
         let ended = records.iter().rev().find_map(|record| match &record.body {
             Body::Round(round) => Some(whole(record.at, round.clone())),
             _ => None,

@@ -16,6 +16,12 @@ mod certificate;
 mod clock;
 mod configuration;
 mod conntrack;
+mod advertisement;
+mod bond;
+mod bridge;
+mod circle;
+mod clock;
+mod delegation;
 mod disk;
 mod draft;
 mod dual_stack;
@@ -25,7 +31,9 @@ mod forwarding;
 mod gateway;
 mod heat;
 mod ipsec;
+mod hole;
 mod layer;
+mod lease;
 mod link;
 mod listen;
 mod log;
@@ -33,11 +41,22 @@ mod memory;
 mod mtu;
 mod names;
 mod processor;
+mod link_mtu;
+mod metric;
+mod mtu;
+mod neighbour;
+mod optic;
+mod policy;
+mod pool;
+mod port;
+mod portal;
+mod pppoe;
 mod question;
 mod queue;
 mod reach;
 mod reboot;
 mod resolver;
+mod reverse;
 mod route;
 mod service;
 mod transport;
@@ -46,6 +65,10 @@ mod unit;
 mod upstream;
 mod wifi;
 mod wireguard;
+mod since;
+mod unit;
+mod upstream;
+mod vlan;
 
 use draft::{Draft, Examined};
 
@@ -69,6 +92,7 @@ pub fn analyze(case: &Case) -> Verdict {
         };
     };
     let (roots, well) = judge(&view);
+    let since = since::beginnings(case, &view, &roots);
     let mut findings: Vec<Finding> = roots
         .into_iter()
         .map(|mut draft| {
@@ -76,6 +100,8 @@ pub fn analyze(case: &Case) -> Verdict {
             configuration::attach(&view, &mut draft, since);
             draft.into_finding(since)
         })
+        .zip(since)
+        .map(|(draft, since)| draft.into_finding(since))
         .collect();
     // Stable: within one severity the lower layer stays first.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -91,10 +117,29 @@ pub fn analyze(case: &Case) -> Verdict {
 /// Root causes at the end of one pass, the lowest layer first, and what was found well.
 fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
     const FAMILIES: [fn(&View<'_>) -> Examined; 27] = [
+    const FAMILIES: &[fn(&View<'_>) -> Examined] = &[
         link::examine,
+        port::examine,
+        optic::examine,
+        bond::examine,
+        bridge::examine,
+        vlan::examine,
+        pppoe::examine,
+        link_mtu::examine,
         duplicate::examine,
+        lease::examine,
+        pool::examine,
+        advertisement::examine,
+        delegation::examine,
+        neighbour::examine,
         gateway::examine,
         route::examine,
+        metric::examine,
+        hole::examine,
+        policy::examine,
+        reverse::examine,
+        circle::examine,
+        portal::examine,
         upstream::examine,
         forwarding::examine,
         mtu::examine,
@@ -127,27 +172,6 @@ fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
         well.extend(examined.well);
     }
     (layer::roots(drafts), well)
-}
-
-/// The first reading of the unbroken run of passes in which this fault holds. A pass that lacks one of the collectors
-/// it rests on neither holds nor breaks the run.
-fn since(case: &Case, draft: &Draft, now: Timestamp) -> Timestamp {
-    let mut first = draft.first_reading().unwrap_or(now);
-    for view in (0..case.passes().saturating_sub(1))
-        .rev()
-        .filter_map(|index| case.view(index))
-    {
-        if !draft.sources().all(|source| view.now().has(source)) {
-            continue;
-        }
-        let (roots, _) = judge(&view);
-        match roots.iter().find(|older| older.is_same_fault(draft)) {
-            // Rounds are in order even where the clock was set back: the older one's time counts as it stands.
-            Some(older) => first = older.first_reading().unwrap_or(first),
-            None => break,
-        }
-    }
-    first
 }
 
 fn newest(view: &View<'_>) -> Timestamp {

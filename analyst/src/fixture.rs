@@ -16,6 +16,7 @@ use crate::case::Case;
 use crate::expert;
 
 pub(crate) mod machine;
+pub(crate) mod lower;
 
 pub(crate) const WAN: u32 = 2;
 pub(crate) const LAN: u32 = 3;
@@ -59,6 +60,8 @@ pub(crate) struct Evidence {
     pub(crate) gaps: Vec<Gap>,
     /// What other collectors saw.
     pub(crate) also: Vec<Body>,
+    /// What else was seen; it takes the place of what stands above.
+    pub(crate) extra: Vec<Body>,
 }
 
 /// A router with a WAN and a LAN, all well, and with what must never alarm: a spare port without cable, a bridge without
@@ -134,6 +137,7 @@ pub(crate) fn healthy(round: u64) -> Evidence {
         },
         gaps: vec![],
         also: vec![],
+        extra: vec![],
     }
 }
 
@@ -200,6 +204,17 @@ impl Evidence {
             .iter()
             .cloned()
             .chain(bodies)
+        let told = |body: &Body| {
+            let extra = |other: &Body| other.collector() == body.collector();
+            !self.extra.iter().any(extra)
+        };
+        let (end, bodies) = bodies.split_last().unwrap();
+        bodies
+            .iter()
+            .filter(|body| told(body))
+            .chain(&self.extra)
+            .chain([end])
+            .cloned()
             .map(|body| Record {
                 round: RoundId(self.round),
                 at: at(self.round),
@@ -452,7 +467,7 @@ pub(crate) fn faults() -> Vec<(&'static str, Vec<Evidence>)> {
         ("no_default_route", lose_default_route),
         ("gateway_dead", kill_gateway),
         ("link_down", pull_cable),
-        ("link_down", switch_link_off),
+        ("link_admin_down", switch_link_off),
         ("mtu_black_hole", swallow_large_packets),
         ("duplicate_address", share_address),
         ("forwarding_off", stop_forwarding),

@@ -7,18 +7,21 @@ use std::net::IpAddr;
 
 use aizen_protocol::limit;
 use aizen_protocol::package::manifest::{
-    Class, Confirm, Limits, Manifest, Operation, Probe, Value,
+    Class, Confirm, Limits, Manifest, Operation, Probe, Sysctl, SysctlOperation, Value,
 };
 use aizen_protocol::package::{Binding, BindingKind};
-use aizen_protocol::private::Text;
+use aizen_protocol::private::{Prefix, Text};
 use aizen_protocol::proposal::Proposal;
 
 use crate::case::View;
 
+pub(crate) mod advertisement;
 pub(crate) mod forwarding;
 pub(crate) mod link;
 pub(crate) mod parameter;
+pub(crate) mod neighbour;
 pub(crate) mod resolver;
+pub(crate) mod reverse;
 pub(crate) mod route;
 
 /// The least isolation that a repair runs at.
@@ -59,6 +62,10 @@ impl Draft {
 
     fn address(&mut self, address: IpAddr) -> String {
         self.bind(BindingKind::Address, address.to_string())
+    }
+
+    fn prefix(&mut self, prefix: Prefix) -> String {
+        self.bind(BindingKind::Prefix, prefix.to_string())
     }
 
     fn must_answer(&mut self, address: IpAddr) {
@@ -121,6 +128,27 @@ fn interface<'a>(view: &View<'a>, index: u32) -> Option<&'a str> {
         && name.bytes().all(plain)
         && name.starts_with(|first: char| first.is_ascii_alphanumeric());
     is_safe.then_some(name)
+}
+
+/// Sets one kernel parameter; `key` is slashed, as an interface's name may hold dots.
+fn set_parameter(view: &View<'_>, key: String, value: &str, why: &str, intent: String) -> Proposal {
+    let mut draft = Draft::new();
+    let script = format!(
+        "#!/bin/sh\n\
+         # {why}\n\
+         set -eu\n\
+         change sysctl {key}={value}\n"
+    );
+    draft
+        .operations
+        .push(Operation::Sysctl(SysctlOperation::Set(Sysctl {
+            key,
+            value: value.to_owned(),
+        })));
+    if let Some(target) = answering(view) {
+        draft.must_answer(target);
+    }
+    draft.propose(intent, script)
 }
 
 /// A target beyond this link that answers, for which a repair must not make things worse.

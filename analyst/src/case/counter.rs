@@ -1,6 +1,6 @@
 //! What counters did between two readings of one boot. Totals say nothing; only growth does.
 
-use aizen_protocol::record::Link;
+use aizen_protocol::record::{Link, LinkCounters};
 
 /// What a link did since the pass before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,19 @@ pub(crate) fn growth(before: &Link, after: &Link) -> Growth {
     }
 }
 
+/// Growth of one counter of a link in one boot, the older reading first; none if it can't be compared.
+pub(crate) fn counted(
+    before: &Link,
+    after: &Link,
+    which: impl Fn(&LinkCounters) -> u64,
+) -> Option<u64> {
+    let (before, after) = (before.counters.as_ref()?, after.counters.as_ref()?);
+    grown(which(before), which(after))
+}
+
 /// Growth of one counter. Old drivers wrap at 32 bits: a fall is taken for a wrap only where that makes less than half
 /// the range, otherwise for a reset (the link was made anew), which tells nothing.
-fn grown(before: u64, after: u64) -> Option<u64> {
+pub(crate) fn grown(before: u64, after: u64) -> Option<u64> {
     const RANGE: u64 = 1 << 32;
     if after >= before {
         return Some(after - before);

@@ -80,6 +80,46 @@ impl<'a> View<'a> {
         std::iter::once(self.now).chain(self.this_boot())
     }
 
+    /// A reading of this boot and the present one: the oldest that is at most `longest` older, else the one just before.
+    /// Collectors that run rarely are told again with the time they ran: only another time is another reading.
+    pub(crate) fn span<T: 'a>(
+        self,
+        longest: SignedDuration,
+        read: impl Fn(&'a Pass) -> Option<&'a Seen<T>>,
+    ) -> Option<(&'a Seen<T>, &'a Seen<T>)> {
+        let now = read(self.now)?;
+        let mut before = None;
+        for older in self.this_boot().filter_map(&read) {
+            if older.at == now.at {
+                continue;
+            }
+            let age = now.at.duration_since(older.at);
+            let is_near = age.is_positive() && age <= longest;
+            if is_near || before.is_none() {
+                before = Some(older);
+            }
+            if !is_near {
+                break;
+            }
+        }
+        before.map(|before| (before, now))
+    }
+
+    /// Each link that was there before too, as it was and as it is; and both times.
+    pub(crate) fn links_over(self, longest: SignedDuration) -> Option<Over<'a>> {
+        let (before, now) = self.span(longest, |pass| pass.links.as_ref())?;
+        let pairs = now
+            .value
+            .iter()
+            .enumerate()
+            .filter_map(|(place, link)| Some((same_link(&before.value, link, place)?, link)));
+        Some(Over {
+            from: before.at,
+            to: now.at,
+            links: pairs.collect(),
+        })
+    }
+
     /// True if a reading was taken in this round. Collectors that run rarely are told again in every round with the time
     /// they ran: what they saw then is no sign of life at present.
     pub(crate) fn is_fresh(self, at: Timestamp) -> bool {
@@ -167,6 +207,34 @@ impl<'a> View<'a> {
             None => Way { link: None, beyond },
         }
     }
+}
+
+/// Links between two readings of one boot.
+#[derive(Debug)]
+pub(crate) struct Over<'a> {
+    /// When the older was taken.
+    pub(crate) from: Timestamp,
+    /// When the newer was taken.
+    pub(crate) to: Timestamp,
+    /// The same link then and now.
+    pub(crate) links: Vec<(&'a Link, &'a Link)>,
+}
+
+impl Over<'_> {
+    /// Seconds between both, at least one.
+    pub(crate) fn seconds(&self) -> u64 {
+        let seconds = self.to.duration_since(self.from).as_secs();
+        u64::try_from(seconds).unwrap_or(0).max(1)
+    }
+}
+
+/// This link in another reading. The kernel lists links in one order, so it mostly stands at the same place.
+pub(crate) fn same_link<'a>(links: &'a [Link], link: &Link, place: usize) -> Option<&'a Link> {
+    let is_same = |other: &&Link| other.index == link.index && other.name == link.name;
+    links
+        .get(place)
+        .filter(is_same)
+        .or_else(|| links.iter().find(is_same))
 }
 
 /// The default route that counts: of `main` if it has one, else of another table; the lowest metric.

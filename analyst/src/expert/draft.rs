@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aizen_protocol::finding::{Cause, Confidence, Evidence, Finding, Severity};
-use aizen_protocol::private::Text;
+use aizen_protocol::private::{Prefix, Text};
 use aizen_protocol::proposal::Proposal;
 use jiff::Timestamp;
 
@@ -12,6 +12,8 @@ use crate::case::{Family, Way};
 
 /// Facts of one kind that a finding keeps.
 const FACTS: usize = 16;
+/// The collector whose facts can be forged.
+const LOG: &str = "log";
 
 /// From the cable upwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +50,8 @@ pub(super) struct Draft {
     pub(super) breaks_beyond: Vec<Family>,
     /// Worth saying only where nothing else is found.
     pub(super) last_resort: bool,
+    /// Networks to which it lets nothing through.
+    pub(super) breaks_prefixes: Vec<Prefix>,
     pub(super) summary: String,
     /// Causes that this one explains whatever their layer, of one component or of any.
     covered: Vec<(&'static str, Option<String>)>,
@@ -78,6 +82,7 @@ impl Draft {
             breaks_links: Vec::new(),
             breaks_beyond: Vec::new(),
             last_resort: false,
+            breaks_prefixes: Vec::new(),
             summary,
             covered: Vec::new(),
             cause,
@@ -97,8 +102,13 @@ impl Draft {
     /// Adds a fact that shows the fault. Facts of one witness count once: a witness is a collector, or one thing that a
     /// collector asked and that answers (or not) by itself.
     pub(super) fn shown(&mut self, source: &str, witness: &str, at: Timestamp, fact: String) {
-        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+        self.held_since(at);
         self.backed(source, witness, at, fact);
+    }
+
+    /// Says that it was so in an earlier round too, where a fault needs two rounds to be one.
+    pub(super) fn held_since(&mut self, at: Timestamp) {
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
     }
 
     /// Adds a fact that makes it a fault, such as what the operator expects or what was so before: a witness, but not
@@ -204,9 +214,29 @@ impl Draft {
     }
 
     /// Counts witnesses; what speaks against it costs one step.
+    pub(super) fn component(&self) -> &str {
+        &self.component
+    }
+
+    pub(super) fn cause(&self) -> &'static str {
+        self.cause
+    }
+
+    /// True if nothing but lines of log shows it: anybody may write those.
+    fn rests_on_log_alone(&self) -> bool {
+        self.sources().all(|source| source == LOG)
+    }
+
+    /// Counts witnesses, all lines of log as one; what speaks against it costs one step.
     fn confidence(&self) -> Confidence {
+        if self.rests_on_log_alone() {
+            return Confidence::Suspected;
+        }
         let against = usize::from(!self.contradictions.is_empty());
         let steps = self.measured().min(3).saturating_sub(against);
+        let other = self.sources().filter(|source| *source != LOG).count();
+        let logged = usize::from(other < self.witnesses.len());
+        let steps = (other + logged).min(3).saturating_sub(against);
         match steps {
             0 | 1 => Confidence::Suspected,
             2 => Confidence::Likely,
@@ -217,6 +247,11 @@ impl Draft {
     pub(super) fn into_finding(self, since: Timestamp) -> Finding {
         let confidence = self.confidence();
         let measured = self.measured() > 0;
+        let proposal = if self.rests_on_log_alone() {
+            None
+        } else {
+            self.proposal
+        };
         let bounded = |mut facts: Vec<Evidence>| {
             facts.truncate(FACTS);
             facts
@@ -235,6 +270,7 @@ impl Draft {
             consequences: texts(self.consequences),
             next_step: Text(self.next_step),
             proposal: self.proposal.filter(|_| measured),
+            proposal,
         }
     }
 }

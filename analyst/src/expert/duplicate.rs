@@ -62,7 +62,7 @@ fn is_ours(view: &View<'_>, duplicate: &Duplicate) -> bool {
     })
 }
 
-fn is_virtual_router(mac: Mac) -> bool {
+pub(super) fn is_virtual_router(mac: Mac) -> bool {
     VIRTUAL_ROUTERS
         .iter()
         .any(|prefix| mac.0.starts_with(prefix))

@@ -40,6 +40,14 @@ fn is_explained(symptom: &Draft, cause: &Draft) -> bool {
     if cause.layer > symptom.layer {
         return false;
     }
+    if let Ok(address) = symptom.component().parse()
+        && cause
+            .breaks_prefixes
+            .iter()
+            .any(|net| net.contains(address))
+    {
+        return true;
+    }
     symptom.rests_on.is_some_and(|way| {
         way.link
             .is_some_and(|link| cause.breaks_links.contains(&link))

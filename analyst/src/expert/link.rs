@@ -1,13 +1,14 @@
 //! Cable and port: links that should carry traffic and don't.
 
 mod fault;
+mod flap;
 
 use aizen_protocol::limit;
 use aizen_protocol::record::{Link, OperState};
 
 use super::draft::Examined;
 use super::unit::list;
-use crate::case::{Family, View, default_route};
+use crate::case::{Family, View, default_route, same_link};
 
 /// Kinds whose carrier says something about a cable or a peer. A bridge without guests, a tunnel without a client are
 /// down by design.
@@ -22,9 +23,10 @@ struct Duty {
     default: Vec<Family>,
     /// Its own addresses.
     addresses: Vec<String>,
-    /// It had a carrier earlier in this boot.
-    carried: bool,
 }
+
+/// The links of the default routes that count, or of the last ones in this boot; none where none was ever seen.
+type WaysOut = [(Family, Option<Option<u32>>); 2];
 
 pub(super) fn examine(view: &View<'_>) -> Examined {
     let mut examined = Examined::default();
@@ -32,14 +34,21 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         return examined;
     };
     let mut well = Vec::new();
-    for link in seen.value.iter().filter(|link| !link.loopback) {
-        let duty = duty(view, link);
-        if link.admin_up && is_without_carrier(link) {
-            if is_expected_to_carry(link, &duty) {
+    let out = ways_out(view);
+    let named = named(view);
+    let flaps = flap::flaps(view);
+    for (place, link) in seen.value.iter().enumerate().filter(|(_, l)| !l.loopback) {
+        if let Some(flap) = flaps.iter().find(|flap| flap.index == link.index) {
+            let duty = duty(view, link, &out);
+            examined.drafts.push(flap.draft(view, link, &duty));
+        } else if link.admin_up && is_without_carrier(link) {
+            let duty = duty(view, link, &out);
+            if is_expected_to_carry(view, link, place, &duty) {
                 examined.drafts.push(fault::down(view, link, &duty));
             }
         } else if !link.admin_up {
-            if duty.named {
+            if named.contains(&link.name.as_str()) {
+                let duty = duty(view, link, &out);
                 examined.drafts.push(fault::switched_off(view, link, &duty));
             }
         } else if link.carrier == Some(true) {
@@ -48,13 +57,12 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     }
     // A list that was cut can't tell that a link is missing.
     if seen.value.len() < limit::OBJECTS {
-        let named = named(view);
         let absent = named
             .into_iter()
             .filter(|name| seen.value.iter().all(|link| link.name != *name));
         examined
             .drafts
-            .extend(absent.map(|name| fault::absent(view, name)));
+            .extend(absent.map(|name| fault::absent(view, name, &out)));
     }
     if !well.is_empty() {
         let links = list(well);
@@ -76,42 +84,46 @@ fn named<'a>(view: &View<'a>) -> Vec<&'a str> {
     names
 }
 
-fn duty(view: &View<'_>, link: &Link) -> Duty {
-    let carried = |pass: &crate::case::Pass| {
-        pass.links.iter().flat_map(|seen| &seen.value).any(|older| {
-            older.index == link.index && older.name == link.name && older.carrier == Some(true)
-        })
-    };
+/// True if it is a fault when this link has no carrier.
+pub(super) fn is_expected(view: &View<'_>, link: &Link) -> bool {
+    is_expected_to_carry(view, link, 0, &duty(view, link, &ways_out(view)))
+}
+
+fn duty(view: &View<'_>, link: &Link, out: &WaysOut) -> Duty {
     Duty {
         named: named(view).contains(&link.name.as_str()),
-        default: cut_off(view, &link.name, Some(link.index)),
+        default: cut_off(view, &link.name, Some(link.index), out),
         addresses: view
             .global_addresses()
             .filter(|address| address.link == link.index)
             .map(|address| address.address.to_string())
             .collect(),
-        carried: view.this_boot().any(carried),
     }
 }
 
-/// The families for which this link is the way out: the default route leaves through it or, where there is none any more,
-/// the last one did; where none was ever seen, it is the only link towards the provider.
-fn cut_off(view: &View<'_>, name: &str, index: Option<u32>) -> Vec<Family> {
-    let only_wan = view.profile().is_some_and(|seen| seen.value.wan == [name]);
-    let leaves = |family| {
+fn ways_out(view: &View<'_>) -> WaysOut {
+    [Family::V4, Family::V6].map(|family| {
         let last = view.backwards().find_map(|pass| {
             let routes = pass.routes.as_ref()?;
             default_route(&routes.value, family)
         });
-        last.map_or(only_wan, |route| index.is_some() && route.link == index)
-    };
-    [Family::V4, Family::V6]
-        .into_iter()
-        .filter(|&family| leaves(family))
+        (family, last.map(|route| route.link))
+    })
+}
+
+/// The families for which this link is the way out: the default route leaves through it or, where there is none any more,
+/// the last one did; where none was ever seen, it is the only link towards the provider.
+fn cut_off(view: &View<'_>, name: &str, index: Option<u32>, out: &WaysOut) -> Vec<Family> {
+    let only_wan = view.profile().is_some_and(|seen| seen.value.wan == [name]);
+    let leaves =
+        |last: Option<Option<u32>>| last.map_or(only_wan, |link| index.is_some() && link == index);
+    out.iter()
+        .filter(|(_, last)| leaves(*last))
+        .map(|(family, _)| *family)
         .collect()
 }
 
-fn is_without_carrier(link: &Link) -> bool {
+pub(super) fn is_without_carrier(link: &Link) -> bool {
     match link.carrier {
         Some(carrier) => !carrier,
         None => matches!(
@@ -121,14 +133,22 @@ fn is_without_carrier(link: &Link) -> bool {
     }
 }
 
-fn is_expected_to_carry(link: &Link, duty: &Duty) -> bool {
+fn is_expected_to_carry(view: &View<'_>, link: &Link, place: usize, duty: &Duty) -> bool {
     let has_carrier_by_kind = link
         .driver_kind
         .as_deref()
         .is_none_or(|kind| KINDS_WITH_CARRIER.contains(&kind));
     duty.named
         || !duty.default.is_empty()
-        || has_carrier_by_kind && (!duty.addresses.is_empty() || duty.carried)
+        || has_carrier_by_kind && (!duty.addresses.is_empty() || carried(view, link, place))
+}
+
+/// True if it had a carrier earlier in this boot.
+fn carried(view: &View<'_>, link: &Link, place: usize) -> bool {
+    view.this_boot()
+        .filter_map(|pass| pass.links.as_ref())
+        .filter_map(|seen| same_link(&seen.value, link, place))
+        .any(|older| older.carrier == Some(true))
 }
 
 #[cfg(test)]

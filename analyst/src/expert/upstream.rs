@@ -45,7 +45,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             ));
             draft.rests_on = Some(Way {
                 link: route.link,
-                beyond: None,
+                beyond: Some(family),
             });
             examined.drafts.push(draft);
         } else if let Some(far) = far.iter().find(|far| far.answered) {

@@ -60,6 +60,24 @@ pub(crate) fn lower_mtu(
     Some(draft.propose(intent, script))
 }
 
+/// Gives a link its earlier MTU back.
+pub(crate) fn restore_mtu(view: &View<'_>, link: &Link, mtu: u32) -> Option<Proposal> {
+    let dev = interface(view, link.index)?;
+    let mut draft = Draft::new();
+    draft.operations.push(set(dev, None, Some(mtu)));
+    if let Some(target) = answering(view) {
+        draft.must_answer(target);
+    }
+    let script = format!(
+        "#!/bin/sh\n\
+         # Gives the link the MTU back that it had before: {mtu} bytes.\n\
+         set -eu\n\
+         change link set {dev} mtu {mtu}\n"
+    );
+    let intent = format!("Give {dev} its MTU of {mtu} bytes back");
+    Some(draft.propose(intent, script))
+}
+
 fn set(dev: &str, up: Option<bool>, mtu: Option<u32>) -> Operation {
     Operation::Link(LinkOperation::Set(LinkSettings {
         dev: dev.to_owned(),

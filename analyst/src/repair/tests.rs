@@ -24,6 +24,33 @@ fn proposals() -> Vec<(&'static str, Proposal)> {
     all.collect()
 }
 
+/// Those for the faults from the cable to the route as well.
+fn all_proposals() -> Vec<(&'static str, Proposal)> {
+    let lower = fixture::lower::faults().into_iter();
+    let lower = lower.filter_map(|(cause, rounds, _)| {
+        let verdict = verdict(&rounds);
+        Some((cause, only(&verdict).proposal.clone()?))
+    });
+    proposals().into_iter().chain(lower).collect()
+}
+
+#[test]
+fn the_safe_repairs_from_the_cable_to_the_route_are_proposed() {
+    let causes: Vec<&str> = all_proposals().iter().map(|(cause, _)| *cause).collect();
+    assert_eq!(
+        causes[proposals().len()..],
+        [
+            "link_mtu_too_small",
+            "ra_ignored",
+            "neighbour_table_full",
+            "default_route_conflict",
+            "wrong_gateway",
+            "blackhole_route",
+            "reverse_path_drop",
+        ]
+    );
+}
+
 /// Variables that a text refers to: `$IP_…`, `$NAME_…`.
 fn references(text: &str) -> Vec<String> {
     let name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
@@ -43,7 +70,7 @@ fn the_safe_repairs_are_proposed_and_the_others_are_left_to_people() {
             "resolver_dead",
             "resolver_slow",
             "no_default_route",
-            "link_down",
+            "link_admin_down",
             "mtu_black_hole",
             "forwarding_off",
             "conntrack_full",
@@ -56,7 +83,7 @@ fn the_safe_repairs_are_proposed_and_the_others_are_left_to_people() {
 
 #[test]
 fn every_proposal_is_bounded_binds_what_it_names_and_asks_for_the_uplink() {
-    for (cause, proposal) in proposals() {
+    for (cause, proposal) in all_proposals() {
         let manifest = &proposal.manifest;
         assert!(manifest.is_bounded(), "{cause}");
         assert_eq!(
@@ -64,7 +91,8 @@ fn every_proposal_is_bounded_binds_what_it_names_and_asks_for_the_uplink() {
             (Class::Repair, 2),
             "{cause}"
         );
-        assert_eq!(manifest.operations.len(), 1, "{cause}");
+        let asked = proposal.script.matches("change ").count();
+        assert_eq!(manifest.operations.len(), asked, "{cause}");
         assert!(
             manifest.confirm.probes.contains(&Probe::Uplink(true)),
             "{cause}"
@@ -93,7 +121,7 @@ fn every_proposal_is_bounded_binds_what_it_names_and_asks_for_the_uplink() {
 
 #[test]
 fn no_script_and_no_manifest_holds_a_private_value() {
-    for (cause, proposal) in proposals() {
+    for (cause, proposal) in all_proposals() {
         for text in [
             proposal.script.clone(),
             serde_json::to_string(&proposal.manifest).unwrap(),
@@ -112,7 +140,7 @@ fn no_script_and_no_manifest_holds_a_private_value() {
 
 #[test]
 fn every_script_is_valid_for_a_posix_shell() {
-    for (cause, proposal) in proposals() {
+    for (cause, proposal) in all_proposals() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
         fs::write(&script, &proposal.script).unwrap();
@@ -186,7 +214,7 @@ fn every_script_asks_for_exactly_the_granted_operation() {
             "no_default_route",
             "route add default via 100.64.7.1 dev wan\n",
         ),
-        ("link_down", "link set wan up\n"),
+        ("link_admin_down", "link set wan up\n"),
         ("mtu_black_hole", "link set wan mtu 1412\n"),
         ("forwarding_off", "sysctl net.ipv4.ip_forward=1\n"),
         (
@@ -222,8 +250,10 @@ fn every_script_asks_for_exactly_the_granted_operation() {
 
 #[test]
 fn a_script_whose_value_is_missing_changes_nothing() {
-    for (cause, mut proposal) in proposals() {
-        if proposal.bindings.is_empty() || !proposal.script.contains("$IP_") {
+    for (cause, mut proposal) in all_proposals() {
+        let named = ["$IP_", "$NET_"];
+        if proposal.bindings.is_empty() || !named.iter().any(|name| proposal.script.contains(name))
+        {
             continue;
         }
         proposal.bindings.clear();

@@ -3,9 +3,11 @@
 use aizen_protocol::finding::Severity;
 use aizen_protocol::record::{Link, OperState};
 
-use super::{Duty, cut_off, is_without_carrier};
+use super::{Duty, WaysOut, cut_off, is_without_carrier};
 use crate::case::{Family, View, Way, default_route, growth};
 use crate::expert::draft::{Draft, Layer};
+use crate::expert::optic;
+use crate::expert::pppoe;
 use crate::expert::unit::list;
 use crate::repair;
 
@@ -46,9 +48,11 @@ pub(super) fn down(view: &View<'_>, link: &Link, duty: &Duty) -> Draft {
     );
     traffic(&mut draft, view, link);
     why(&mut draft, view, link, duty);
-    draft.rests_on = lower_link(view, link).map(|lower| Way {
-        link: Some(lower),
-        beyond: None,
+    dark(&mut draft, view, link);
+    // What else says that this very link can't carry (weak light, a bond that lost a port) explains it.
+    draft.rests_on = Some(Way {
+        link: Some(lower_link(view, link).unwrap_or(link.index)),
+        beyond: session_family(link, duty),
     });
     draft.breaks_links.push(link.index);
     draft.breaks_beyond.clone_from(&duty.default);
@@ -72,7 +76,7 @@ pub(super) fn switched_off(view: &View<'_>, link: &Link, duty: &Duty) -> Draft {
         link.name
     );
     let mut draft = Draft::new(
-        "link_down",
+        "link_admin_down",
         Layer::Link,
         link.name.as_str(),
         Severity::Critical,
@@ -107,7 +111,7 @@ pub(super) fn switched_off(view: &View<'_>, link: &Link, duty: &Duty) -> Draft {
 }
 
 /// Expected by the operator, but the kernel has no such link.
-pub(super) fn absent(view: &View<'_>, name: &str) -> Draft {
+pub(super) fn absent(view: &View<'_>, name: &str, out: &WaysOut) -> Draft {
     let summary = format!("{name} is expected to be up but does not exist");
     let mut draft = Draft::new("link_down", Layer::Link, name, Severity::Critical, summary);
     let at = view
@@ -139,7 +143,13 @@ pub(super) fn absent(view: &View<'_>, name: &str) -> Draft {
         );
         draft.breaks_links.push(index);
     }
-    draft.breaks_beyond = cut_off(view, name, earlier.map(|(_, index)| index));
+    draft.breaks_beyond = cut_off(view, name, earlier.map(|(_, index)| index), out);
+    if pppoe::is_session(name) {
+        draft.rests_on = Some(Way {
+            link: pppoe::carrier(view),
+            beyond: draft.breaks_beyond.first().copied(),
+        });
+    }
     draft.misses("the kernel's messages about the adapter or module (`dmesg`)");
     draft.next(format!(
         "Check that the adapter behind {name} is plugged in and powered, and that the interface still has this name \
@@ -226,8 +236,41 @@ fn why(draft: &mut Draft, view: &View<'_>, link: &Link, duty: &Duty) {
     }
 }
 
+/// What the module in the port and the driver say about the missing carrier.
+fn dark(draft: &mut Draft, view: &View<'_>, link: &Link) {
+    if let Some((at, fact)) = optic::no_light(view, link.index) {
+        draft.backed("modules", "light", at, fact);
+    }
+    let ports = view.now().ethernet.as_ref();
+    let reason = ports.and_then(|seen| {
+        let port = seen.value.iter().find(|port| port.link == link.index)?;
+        Some((seen.at, port.down_reason.as_ref()?))
+    });
+    if let Some((at, reason)) = reason {
+        let fact = format!("the driver of {} says: {reason}", link.name);
+        draft.noted("ethernet", at, fact);
+    }
+}
+
+/// A dial-up session is down with the line under it, which cuts off its family and may have no number.
+fn session_family(link: &Link, duty: &Duty) -> Option<Family> {
+    duty.default
+        .first()
+        .copied()
+        .filter(|_| pppoe::is_session(&link.name))
+}
+
 /// The link below: the parent of a VLAN, or a port of a bridge or bond that is down itself.
 fn lower_link(view: &View<'_>, link: &Link) -> Option<u32> {
+    if pppoe::is_session(&link.name) {
+        return pppoe::carrier(view);
+    }
+    let kind = link.driver_kind.as_deref();
+    // A veth's lower link is its peer, which may have its number in another namespace.
+    let is_stacked = kind.is_some_and(|kind| ["vlan", "macvlan", "ipvlan"].contains(&kind));
+    if let Some(parent) = link.parent.filter(|_| is_stacked) {
+        return Some(parent);
+    }
     if let Some(parent) = link
         .name
         .rsplit_once('.')
