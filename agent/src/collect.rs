@@ -6,15 +6,24 @@
 mod address;
 pub mod arp;
 mod aside;
+mod configuration;
+mod conntrack;
+mod cpu;
 mod datagram;
+mod dbus;
+mod dhcp;
 mod disk;
 mod duplicate;
+mod file;
 mod forwarding;
 mod host;
 pub(crate) mod link;
+mod log;
 mod neighbour;
 mod netlink;
 mod path_mtu;
+mod pressure;
+mod protocols;
 pub mod reach;
 pub mod resolve;
 pub(crate) mod resolvers;
@@ -22,7 +31,9 @@ mod round;
 pub(crate) mod route;
 mod rule;
 pub mod schedule;
+mod services;
 mod sntp;
+mod softnet;
 pub mod watch;
 
 use std::io;
@@ -59,7 +70,7 @@ pub struct Settings {
     pub alternates: Vec<IpAddr>,
     /// Time servers.
     pub ntp: Vec<IpAddr>,
-    /// What stands before `/proc`, `/sys` and `/etc`.
+    /// What stands before `/proc`, `/sys`, `/etc`, `/run` and `/var`.
     pub root: PathBuf,
     /// How long each part may take.
     pub budgets: Budgets,
@@ -103,6 +114,9 @@ pub enum CollectError {
     /// A defect of this program.
     #[error("the collector panicked")]
     Panicked,
+    /// The same work of an earlier round hasn't come back.
+    #[error("it still hasn't ended in an earlier round")]
+    StillHangs,
     /// What it builds on wasn't seen.
     #[error("the {0} it needs were not seen")]
     Blind(&'static str),
