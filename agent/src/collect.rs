@@ -117,6 +117,9 @@ pub enum CollectError {
     /// The same work of an earlier round hasn't come back.
     #[error("it still hasn't ended in an earlier round")]
     StillHangs,
+    /// Nobody on this device can tell, in a sentence for people.
+    #[error("{0}")]
+    Untold(String),
     /// What it builds on wasn't seen.
     #[error("the {0} it needs were not seen")]
     Blind(&'static str),

@@ -7,30 +7,22 @@ use std::time::{Duration, Instant};
 use aizen_protocol::record::{Service, ServiceManager, ServiceState};
 use jiff::Timestamp;
 
-use super::Seen;
 use super::dbus::wire::Writer;
 use super::dbus::{Bus, Call, DbusError, Message};
+use super::{CollectError, Seen};
 
 /// Asks systemd, which gets `deadline` for everything.
-pub(crate) fn collect(root: &Path, deadline: Duration) -> Seen<Vec<Service>> {
+pub(crate) fn collect(root: &Path, deadline: Duration) -> Result<Seen<Vec<Service>>, CollectError> {
     let socket = root.join("run/dbus/system_bus_socket");
+    let untold = |why: &str| Err(CollectError::Untold(why.to_owned()));
     if !root.join("run/systemd/system").exists() {
-        return blind("no manager of services was found that can be asked (systemd)".to_owned());
+        return untold("no manager of services was found that can be asked (systemd)");
     }
     if !socket.exists() {
-        return blind("systemd can't be asked: there is no system bus (package dbus)".to_owned());
+        return untold("systemd can't be asked: there is no system bus (package dbus)");
     }
-    match ask(&socket, Instant::now() + deadline) {
-        Ok(seen) => seen,
-        Err(error) => blind(format!("systemd can't be asked: {error}")),
-    }
-}
-
-fn blind(gap: String) -> Seen<Vec<Service>> {
-    Seen {
-        value: Vec::new(),
-        gaps: vec![gap],
-    }
+    ask(&socket, Instant::now() + deadline)
+        .map_err(|error| CollectError::Untold(format!("systemd can't be asked: {error}")))
 }
 
 /// One service of the list.
@@ -295,6 +287,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    fn untold(root: &Path, deadline: Duration) -> String {
+        collect(root, deadline).unwrap_err().to_string()
+    }
+
     fn booted(root: &Path) {
         fs::create_dir_all(root.join("run/systemd/system")).unwrap();
     }
@@ -353,7 +349,7 @@ mod tests {
         booted(root.path());
         let _daemon = Daemon::start(root.path());
         serve(&socket(root.path()), SYSTEMD, systemd);
-        let seen = collect(root.path(), LONG);
+        let seen = collect(root.path(), LONG).unwrap();
         let names: Vec<_> = seen.value.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(
             names,
@@ -387,34 +383,30 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         booted(root.path());
         let _daemon = Daemon::start(root.path());
-        let seen = collect(root.path(), LONG);
-        assert!(seen.gaps[0].contains("ServiceUnknown"), "{:?}", seen.gaps);
+        let why = untold(root.path(), LONG);
+        assert!(why.contains("ServiceUnknown"), "{why}");
         serve(&socket(root.path()), SYSTEMD, |_, _, _| {
             std::thread::park();
             None
         });
-        let seen = collect(root.path(), Duration::from_millis(300));
-        assert!(
-            seen.gaps[0].contains("no answer in time"),
-            "{:?}",
-            seen.gaps
-        );
+        let late = untold(root.path(), Duration::from_millis(300));
+        assert!(late.contains("no answer in time"), "{late}");
     }
 
     #[test]
     fn a_device_without_systemd_or_without_a_bus_says_so() {
         let root = tempfile::tempdir().unwrap();
-        assert!(collect(root.path(), LONG).gaps[0].contains("no manager"));
+        assert!(untold(root.path(), LONG).contains("no manager"));
         booted(root.path());
-        assert!(collect(root.path(), LONG).gaps[0].contains("no system bus"));
+        assert!(untold(root.path(), LONG).contains("no system bus"));
         fs::create_dir_all(root.path().join("run/dbus")).unwrap();
         fs::write(socket(root.path()), "").unwrap();
-        assert!(collect(root.path(), LONG).gaps[0].contains("can't be asked"));
+        assert!(untold(root.path(), LONG).contains("can't be asked"));
     }
 
     #[test]
     fn a_bus_that_talks_nonsense_is_a_gap() {
-        use std::io::{Read, Write};
+        use std::io::{Read as _, Write as _};
         let root = tempfile::tempdir().unwrap();
         booted(root.path());
         fs::create_dir_all(root.path().join("run/dbus")).unwrap();
@@ -428,7 +420,7 @@ mod tests {
                 let (mut stream, _) = listener.accept().unwrap();
                 stream.write_all(nonsense).unwrap();
                 // Holds the connection until the other side gives up.
-                std::io::copy(&mut stream.by_ref().take(1 << 16), &mut std::io::sink()).ok();
+                std::io::copy(&mut stream.take(1 << 16), &mut std::io::sink()).ok();
             }
         });
         for want in [
@@ -436,8 +428,8 @@ mod tests {
             "no message of D-Bus",
             "no message of D-Bus",
         ] {
-            let seen = collect(root.path(), LONG);
-            assert!(seen.gaps[0].contains(want), "{want}: {:?}", seen.gaps);
+            let why = untold(root.path(), LONG);
+            assert!(why.contains(want), "{why}");
         }
         liar.join().unwrap();
     }

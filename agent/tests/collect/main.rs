@@ -5,6 +5,7 @@
     reason = "a test that can't lay out its network must fail"
 )]
 
+mod host;
 mod netns;
 mod watch;
 
@@ -550,11 +551,21 @@ fn a_round_in_which_everything_is_dead_ends_in_time_and_tells_each_kind() {
         "reach",
         "path_mtu",
         "duplicates",
+        "dhcp",
+        "protocols",
+        "softnet",
         "time",
         "host",
+        "cpu",
+        "pressure",
+        "log",
+        "configuration",
         "round",
     ];
-    assert_eq!(pass.kinds, kinds, "{:?}", pass.gaps());
+    // Not every kernel tracks connections, and this device has no manager of services.
+    let told = pass.kinds.iter().filter(|kind| **kind != "conntrack");
+    let told: Vec<_> = told.copied().collect();
+    assert_eq!(told, kinds, "{:?}", pass.gaps());
     assert!(pass.reach.iter().all(|r| r.received == 0));
     assert!(
         pass.dns

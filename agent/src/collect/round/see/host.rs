@@ -56,7 +56,7 @@ pub(in crate::collect::round) async fn see(
                 due,
                 "services",
                 look(settings, hung, "services", Body::Services, move |root| {
-                    Ok(services::collect(root, deadline))
+                    services::collect(root, deadline)
                 })
             ),
             if_due(
