@@ -324,7 +324,7 @@ mod tests {
         let name = path.strip_prefix("/unit/")?;
         match (property, name) {
             ("NRestarts", "looper") => answer.signature("u").u32(7),
-            ("NRestarts", "wg-quick@wg0") => return None,
+            ("NRestarts", "wg_quick_wg0") => return None,
             ("NRestarts", _) => answer.signature("u").u32(0),
             ("UnitFileState", _) => answer.signature("s").text("enabled"),
             ("StateChangeTimestamp", _) => {
