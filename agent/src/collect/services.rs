@@ -311,8 +311,10 @@ mod tests {
                     units.align(8);
                     units.text(&format!("{name}.service")).text("words");
                     units.text(load).text(active).text(sub).text("");
+                    // A path has no other signs than these.
+                    let path = name.replace(['-', '@'], "_");
                     units
-                        .text(&format!("/unit/{name}"))
+                        .text(&format!("/unit/{path}"))
                         .u32(0)
                         .text("")
                         .text("/");

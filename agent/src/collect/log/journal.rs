@@ -359,6 +359,40 @@ mod tests {
         Journal::open(&path)?.tail(&wanted, &|_, _| true)
     }
 
+    /// A file that systemd-journal-remote 252 wrote: its length, then offset, length and bytes of what isn't zero.
+    fn real(runs: &[u8]) -> Vec<u8> {
+        let word = |at: usize| {
+            let bytes = runs[at..at + 4].try_into().unwrap();
+            usize::try_from(u32::from_le_bytes(bytes)).unwrap()
+        };
+        let mut file = vec![0; word(0)];
+        let mut at = 4;
+        while at < runs.len() {
+            let (offset, length) = (word(at), word(at + 4));
+            file[offset..offset + length].copy_from_slice(&runs[at + 8..at + 8 + length]);
+            at += 8 + length;
+        }
+        file
+    }
+
+    #[test]
+    fn files_that_systemd_wrote_are_read_in_both_formats() {
+        let files: [&[u8]; 2] = [
+            include_bytes!("journal/regular.runs"),
+            include_bytes!("journal/compact.runs"),
+        ];
+        for runs in files {
+            // 30 entries, a second apart; the message of number 25 is 3000 characters long, and so compressed.
+            let tail = read(&real(runs), 1_795_000_010_000_000).unwrap();
+            assert_eq!((tail.entries.len(), tail.compressed), (19, 1));
+            let newest = &tail.entries[0];
+            assert_eq!(newest.message, b"line 29");
+            assert_eq!((newest.program.as_str(), newest.severity), ("dnsmasq", 5));
+            assert_eq!(newest.at.as_microsecond(), 1_795_000_029_000_000);
+            assert_eq!(tail.entries[18].message, b"line 10");
+        }
+    }
+
     fn many(compact: Compact) -> Vec<u8> {
         let messages: Vec<String> = (0..50).map(|n| format!("MESSAGE=line {n}")).collect();
         let fields: Vec<[&str; 3]> = messages
