@@ -8,16 +8,26 @@ pub mod arp;
 mod aside;
 mod certificate;
 pub(crate) mod datagram;
+mod configuration;
+mod conntrack;
+mod cpu;
+mod datagram;
+mod dbus;
+mod dhcp;
 mod disk;
 mod duplicate;
+mod file;
 mod forwarding;
 mod history;
 mod host;
 pub(crate) mod link;
+mod log;
 mod neighbour;
 mod netlink;
 mod path_mtu;
 pub mod portal;
+mod pressure;
+mod protocols;
 pub mod reach;
 pub mod resolve;
 pub(crate) mod resolvers;
@@ -25,7 +35,9 @@ mod round;
 pub(crate) mod route;
 mod rule;
 pub mod schedule;
+mod services;
 mod sntp;
+mod softnet;
 pub mod watch;
 
 use std::io;
@@ -72,6 +84,7 @@ pub struct Settings {
     /// Where the enrollment is, if the orchestrator's certificate is to be looked at.
     pub state: Option<PathBuf>,
     /// What stands before `/proc`, `/sys` and `/etc`.
+    /// What stands before `/proc`, `/sys`, `/etc`, `/run` and `/var`.
     pub root: PathBuf,
     /// How long each part may take.
     pub budgets: Budgets,
@@ -119,6 +132,12 @@ pub enum CollectError {
     /// A defect of this program.
     #[error("the collector panicked")]
     Panicked,
+    /// The same work of an earlier round hasn't come back.
+    #[error("it still hasn't ended in an earlier round")]
+    StillHangs,
+    /// Nobody on this device can tell, in a sentence for people.
+    #[error("{0}")]
+    Untold(String),
     /// What it builds on wasn't seen.
     #[error("the {0} it needs were not seen")]
     Blind(&'static str),

@@ -17,6 +17,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("sysctl", "procps"),
     ("bwrap", "bubblewrap"),
+    ("dbus-daemon", "dbus"),
 ];
 
 /// Makes sure that every program is there.

@@ -1,9 +1,6 @@
 //! Mounted file systems that hold data, each asked on a thread of its own.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aizen_protocol::private::Text;
@@ -11,37 +8,8 @@ use aizen_protocol::record::Disk;
 use futures_util::future::join_all;
 use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 
-use super::{Seen, aside};
-
-/// Mount points whose `statfs` has not come back yet: asking again would add a stuck thread every round.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hung(Arc<Mutex<BTreeSet<PathBuf>>>);
-
-impl Hung {
-    fn enter(&self, mount: &Path) -> Option<Asked> {
-        let mut hung = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hung.insert(mount.to_owned()).then(|| Asked {
-            hung: self.clone(),
-            mount: mount.to_owned(),
-        })
-    }
-}
-
-/// One `statfs` under way; ends when its thread does.
-struct Asked {
-    hung: Hung,
-    mount: PathBuf,
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.hung
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.mount);
-    }
-}
+use super::aside::Hung;
+use super::{Seen, aside, file};
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +18,14 @@ struct Mount {
     point: PathBuf,
     fs: String,
     read_only: bool,
+    wanted_writable: Option<bool>,
+    errors: Option<u64>,
 }
 
 /// All file systems that hold data; each gets `deadline` to answer.
 pub(crate) async fn collect(root: &Path, hung: &Hung, deadline: Duration) -> Seen<Vec<Disk>> {
-    let path = root.join("proc/self/mountinfo");
-    let read = move || fs::read(path).map(|bytes| data_mounts(&String::from_utf8_lossy(&bytes)));
+    let root = root.to_owned();
+    let read = move || mounts(&root);
     let mounts = match aside::run("aizen-mounts", read).await {
         Ok(Ok(mounts)) => mounts,
         Ok(Err(error)) | Err(error) => {
@@ -86,15 +56,58 @@ pub(crate) async fn collect(root: &Path, hung: &Hung, deadline: Duration) -> See
     Seen { value: disks, gaps }
 }
 
+/// The mounts that hold data, with what `/etc/fstab` and the file system itself say of each.
+fn mounts(root: &Path) -> std::io::Result<Vec<Mount>> {
+    let text = file::text(&root.join("proc/self/mountinfo"), MAX_MOUNTINFO)?;
+    let fstab = file::text(&root.join("etc/fstab"), MAX_FSTAB).unwrap_or_default();
+    let mut mounts = data_mounts(&text);
+    for mount in mounts.iter_mut().take(MAX_DISKS) {
+        mount.wanted_writable = wanted_writable(&fstab, &mount.point);
+        if mount.fs == "ext4" {
+            mount.errors = errors(root, &mount.device);
+        }
+    }
+    Ok(mounts)
+}
+
+/// What the last line of fstab(5) for this mount point wants; none without one.
+fn wanted_writable(fstab: &str, point: &Path) -> Option<bool> {
+    let options = fstab.lines().rev().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let device = words.next()?;
+        let there = !device.starts_with('#') && Path::new(&unescape(words.next()?)) == point;
+        there.then(|| words.nth(1)).flatten()
+    })?;
+    Some(!options.split(',').any(|option| option == "ro"))
+}
+
+/// Errors that ext4 counted since the file system was made or checked (Documentation/ABI/testing/sysfs-fs-ext4).
+fn errors(root: &Path, device: &str) -> Option<u64> {
+    // Mapped devices have a name of their own in mountinfo; the kernel's is behind the number.
+    let link = root
+        .join("sys/dev/block")
+        .join(device)
+        .canonicalize()
+        .ok()?;
+    file::word(
+        &root
+            .join("sys/fs/ext4")
+            .join(link.file_name()?)
+            .join("errors_count"),
+    )
+}
+
 async fn ask(mount: &Mount, hung: &Hung, deadline: Duration) -> Result<Disk, String> {
     let shown = mount.point.display();
-    let Some(asked) = hung.enter(&mount.point) else {
+    let Some(asked) = hung.enter(mount.point.as_os_str()) else {
         return Err(format!(
             "the file system at {shown} still hasn't answered an earlier question"
         ));
     };
+    let point = mount.point.clone();
     let answer = aside::run("aizen-statfs", move || {
-        statvfs(&asked.mount).map_err(std::io::Error::from)
+        let _asked = asked;
+        statvfs(&point).map_err(std::io::Error::from)
     });
     match tokio::time::timeout(deadline, answer).await {
         Err(_) => Err(format!(
@@ -116,8 +129,8 @@ fn disk(mount: &Mount, stat: &Statvfs) -> Disk {
         inodes: widen(stat.files()),
         inodes_free: widen(stat.files_free()),
         read_only: mount.read_only || stat.flags().contains(FsFlags::ST_RDONLY),
-        wanted_writable: None,
-        errors: None,
+        wanted_writable: mount.wanted_writable,
+        errors: mount.errors,
     }
 }
 
@@ -165,6 +178,8 @@ fn mount(line: &str) -> Option<Mount> {
         point: unescape(point).into(),
         fs,
         read_only: is_ro(options) || is_ro(super_options),
+        wanted_writable: None,
+        errors: None,
     })
 }
 
@@ -179,6 +194,8 @@ fn unescape(text: &str) -> String {
 const MAX_DISKS: usize = 32;
 /// A host of many containers has thousands; the file systems of the host itself come first.
 const MAX_MOUNTS: usize = 4096;
+const MAX_MOUNTINFO: u64 = 4 << 20;
+const MAX_FSTAB: u64 = 64 << 10;
 /// Kernel interfaces, and images that are full by design.
 const WITHOUT_DATA: &[&str] = &[
     "autofs",
@@ -253,12 +270,14 @@ mod tests {
     #[tokio::test]
     async fn a_mount_point_that_still_hangs_is_not_asked_again() {
         let hung = Hung::default();
-        let asked = hung.enter(Path::new("/")).unwrap();
+        let asked = hung.enter("/".as_ref()).unwrap();
         let mount = Mount {
             device: "8:1".into(),
             point: "/".into(),
             fs: "ext4".into(),
             read_only: false,
+            wanted_writable: None,
+            errors: None,
         };
         let deadline = Duration::from_secs(5);
         assert!(
@@ -269,7 +288,39 @@ mod tests {
         );
         drop(asked);
         assert!(ask(&mount, &hung, deadline).await.unwrap().total_bytes > 0);
-        assert!(hung.0.lock().unwrap().is_empty());
+        assert!(hung.enter("/".as_ref()).is_some());
+    }
+
+    #[test]
+    fn fstab_says_what_should_be_writable_and_ext4_what_went_wrong() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write(
+            "proc/self/mountinfo",
+            "22 1 8:1 / / ro - ext4 /dev/root ro\n23 1 8:2 / /boot ro - vfat /dev/sda2 ro\n24 1 8:3 / /data rw - ext4 /dev/sda3 rw\n",
+        );
+        write(
+            "etc/fstab",
+            "# /dev/sda1 / ext4 ro 0 1\n/dev/sda1 / ext4 errors=remount-ro,rw 0 1\n/dev/sda2 /boot vfat defaults,ro 0 2\n",
+        );
+        write("sys/fs/ext4/sda1/errors_count", "3\n");
+        write("sys/devices/sda1/dev", "8:1\n");
+        std::fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
+        std::os::unix::fs::symlink("../../devices/sda1", root.path().join("sys/dev/block/8:1"))
+            .unwrap();
+        let seen: Vec<_> = mounts(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|m| (m.wanted_writable, m.errors))
+            .collect();
+        assert_eq!(
+            seen,
+            [(Some(true), Some(3)), (Some(false), None), (None, None)]
+        );
     }
 
     #[tokio::test]

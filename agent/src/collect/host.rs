@@ -1,13 +1,16 @@
 //! Load, memory, processors and temperature, from `/proc` and `/sys` (proc(5)).
 //!
-//! Read by hand and by root path: `sysinfo` opens many more files than the eight that are needed here.
+//! Read by hand and by root path: `sysinfo` opens many more files than are needed here.
 
-use std::fs;
+mod sensors;
+mod start;
+
 use std::path::Path;
 
 use aizen_protocol::record::Host;
 
-use super::Seen;
+pub(crate) use self::start::Start;
+use super::{Seen, file};
 
 /// Busy and total ticks of all processors since boot (`/proc/stat`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +19,17 @@ pub(crate) struct Ticks {
     total: u64,
 }
 
-/// Reads everything but the disks; `before` are the ticks of the round before.
-pub(crate) fn collect(root: &Path, before: Option<Ticks>) -> (Seen<Host>, Option<Ticks>) {
+/// What one round keeps for the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    ticks: Option<Ticks>,
+    start: Option<Start>,
+}
+
+/// Reads everything but the disks.
+pub(crate) fn collect(root: &Path, before: Before) -> (Seen<Host>, Before) {
     let mut gaps = Vec::new();
-    let mut read = |path: &str| match fs::read_to_string(root.join(path)) {
+    let mut read = |path: &str| match file::text(&root.join(path), file::MAX_KERNEL_FILE) {
         Ok(text) => text,
         Err(error) => {
             gaps.push(format!("/{path} can't be read: {error}"));
@@ -32,6 +42,9 @@ pub(crate) fn collect(root: &Path, before: Option<Ticks>) -> (Seen<Host>, Option
     let load = read("proc/loadavg");
     let uptime = read("proc/uptime");
     let ticks = ticks(&stat);
+    let thermal = sensors::thermal(root);
+    let start = before.start.unwrap_or_else(|| start::read(root));
+    gaps.extend(start.gap.map(ToOwned::to_owned));
     let host = Host {
         uptime_s: uptime
             .split(['.', ' '])
@@ -41,16 +54,29 @@ pub(crate) fn collect(root: &Path, before: Option<Ticks>) -> (Seen<Host>, Option
         cpus: u16::try_from(stat.lines().filter(|l| is_one_cpu(l)).count()).unwrap_or(u16::MAX),
         load: loads(&load),
         cpu_percent: before
+            .ticks
             .zip(ticks)
             .and_then(|(before, after)| busy_percent(before, after)),
         memory_total_bytes: kibibytes(&memory, "MemTotal:"),
         memory_available_bytes: kibibytes(&memory, "MemAvailable:"),
         oom_kills: field(&vmstat, "oom_kill"),
-        temperature_c: hottest(root),
+        temperature_c: thermal.hottest_c,
+        swap_total_bytes: kibibytes(&memory, "SwapTotal:"),
+        swap_free_bytes: kibibytes(&memory, "SwapFree:"),
+        throttle_c: thermal.throttle_c,
+        frequency_percent: sensors::frequency_percent(root),
+        undervoltage: sensors::undervoltage(root),
+        reset_reason: start.reason.clone(),
+        // No interface of the kernel's counts them.
+        watchdog_resets: None,
+        crash_records: start.crash_records,
         disks: Vec::new(),
-        ..Host::default()
     };
-    (Seen { value: host, gaps }, ticks)
+    let kept = Before {
+        ticks: ticks.or(before.ticks),
+        start: Some(start),
+    };
+    (Seen { value: host, gaps }, kept)
 }
 
 fn is_one_cpu(line: &str) -> bool {
@@ -113,48 +139,10 @@ fn kibibytes(text: &str, name: &str) -> u64 {
     field(text, name).unwrap_or_default().saturating_mul(1024)
 }
 
-/// The hottest sensor of `/sys/class/thermal` and `/sys/class/hwmon`, in degrees Celsius.
-fn hottest(root: &Path) -> Option<f32> {
-    let sensors = ["sys/class/thermal", "sys/class/hwmon"]
-        .into_iter()
-        .flat_map(|class| {
-            fs::read_dir(root.join(class))
-                .into_iter()
-                .flatten()
-                .flatten()
-                .take(MAX_SENSORS)
-                .flat_map(|device| {
-                    let files = fs::read_dir(device.path())
-                        .into_iter()
-                        .flatten()
-                        .flatten()
-                        .take(MAX_SENSOR_FILES);
-                    files.map(|f| f.path()).filter(|p| {
-                        p.file_name()
-                            .and_then(|n| n.to_str())
-                            .is_some_and(is_temperature)
-                    })
-                })
-        });
-    sensors
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<i32>().ok())
-        .filter(|thousandths| PLAUSIBLE.contains(thousandths))
-        .max()
-        .and_then(|t| i16::try_from(t / 100).ok())
-        .map(|tenths| f32::from(tenths) / 10.0)
-}
-
-fn is_temperature(file: &str) -> bool {
-    file == "temp" || (file.starts_with("temp") && file.ends_with("_input"))
-}
-
-const MAX_SENSORS: usize = 64;
-const MAX_SENSOR_FILES: usize = 256;
-/// Sensors without hardware behind them read -273 or 255 degrees.
-const PLAUSIBLE: std::ops::Range<i32> = -60_000..200_000;
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -183,13 +171,13 @@ mod tests {
         );
         write(
             "proc/meminfo",
-            "MemTotal:        2048 kB\nMemFree:  1 kB\nMemAvailable:    1024 kB\n",
+            "MemTotal:        2048 kB\nMemFree:  1 kB\nMemAvailable:    1024 kB\nSwapTotal: 8 kB\nSwapFree: 4 kB\n",
         );
         write("proc/loadavg", "0.50 1.25 2.00 1/100 4242\n");
         write("proc/uptime", "3600.12 7000.00\n");
         write("sys/class/thermal/thermal_zone0/temp", "45500\n");
         write("sys/class/hwmon/hwmon0/temp1_input", "255000\n");
-        let (seen, _) = collect(root.path(), None);
+        let (seen, before) = collect(root.path(), Before::default());
         let host = seen.value;
         assert_eq!(
             (host.cpus, host.uptime_s, host.load),
@@ -200,8 +188,12 @@ mod tests {
             (2 << 20, 1 << 20)
         );
         assert_eq!(host.temperature_c, Some(45.5));
+        assert_eq!((host.swap_total_bytes, host.swap_free_bytes), (8192, 4096));
         assert_eq!((host.cpu_percent, host.oom_kills), (None, None));
         assert_eq!(seen.gaps.len(), 1, "{:?}", seen.gaps);
+        write("proc/stat", "cpu  2 0 2 8 0 0 0 0\n");
+        let (seen, _) = collect(root.path(), before);
+        assert_eq!(seen.value.cpu_percent, Some(100.0));
     }
 
     proptest! {

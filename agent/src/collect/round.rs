@@ -102,7 +102,7 @@ impl Collector {
                 let probed = probes::see(settings, &due, &tables).await;
                 (tables, probed)
             },
-            host::see(settings, &mut self.host),
+            host::see(settings, &due, &mut self.host),
         );
         pass.add(clock::now(), Body::Profile(profile(settings)));
         let duplicates = self.see_duplicates(&tables, arp);
