@@ -152,13 +152,11 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
 async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Diagnose(args) => {
-            diagnose::run(
-                args,
-                json,
-                crate::collect::Settings::from(config),
-                &mut std::io::stdout().lock(),
-            )
-            .await
+            let settings = crate::collect::Settings {
+                door: crate::collect::Door::find(&config.paths.executor_socket()),
+                ..crate::collect::Settings::from(config)
+            };
+            diagnose::run(args, json, settings, &mut std::io::stdout().lock()).await
         }
         Command::Status => status::status(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,

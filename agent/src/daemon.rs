@@ -124,7 +124,6 @@ impl Here {
             collector: Collector::new(collect::Settings::from(config)),
             sanitizer: Arc::clone(&sanitizer),
             state: state.clone(),
-            executor: config.paths.executor_socket(),
             history: Default::default(),
         };
         tasks.spawn(async move { rounds.run(netlink, asks).await });

@@ -9,16 +9,17 @@ use std::path::Path;
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
 use aizen_protocol::record::{
-    Address, Body, COLLECTORS, Duplicate, Gap, Profile, Record, Round, Trigger,
+    Address, Body, COLLECTORS, Duplicate, Gap, LogLine, Profile, Record, Round, Trigger,
 };
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
 
+use self::see::door::KERNEL_LOG;
 use self::see::tables::Tables;
-use self::see::{Part, Told, host, probes, tables};
-use super::duplicate::{self, Candidate};
+use self::see::{Part, Told, door, host, probes, tables};
+use super::duplicate;
 use super::schedule::{self, Schedule};
-use super::{Seen, Settings};
+use super::{CollectError, Door, Seen, Settings};
 use crate::clock;
 
 /// Runs rounds, and keeps what one round needs of the one before.
@@ -30,8 +31,6 @@ pub struct Collector {
     schedule: Schedule,
     host: host::Memory,
     kept: BTreeMap<&'static str, Kept>,
-    candidates: Vec<Candidate>,
-    learned: Option<Vec<Duplicate>>,
 }
 
 /// What a rare collector saw when it last ran: told again, with the time it was seen.
@@ -47,27 +46,15 @@ impl Collector {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let boot = boot_id(&settings.root).unwrap_or_else(BootId::fresh);
+        let wakes = matches!(settings.door, Door::Executor(_));
         Self {
             settings,
             boot,
             last: RoundId::default(),
-            schedule: Schedule::default(),
+            schedule: Schedule::new(wakes),
             host: host::Memory::default(),
             kept: BTreeMap::new(),
-            candidates: Vec::new(),
-            learned: None,
         }
-    }
-
-    /// The IPv4 addresses of the last round that somebody with CAP_NET_RAW may probe for.
-    #[must_use]
-    pub fn arp_candidates(&self) -> &[Candidate] {
-        &self.candidates
-    }
-
-    /// Hands in what such a probe found, for the rounds that follow: it takes the place of a probe of our own.
-    pub fn learn_duplicates(&mut self, found: Vec<Duplicate>) {
-        self.learned = Some(found);
     }
 
     /// Runs every collector once and ends with [`Body::Round`]. `dropped` counts the records that never left.
@@ -82,16 +69,16 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
-        let mut due = self.schedule.start(began, trigger);
-        if self.learned.is_some() {
-            due.rest("arp");
-        }
+        let due = self.schedule.start(began, trigger);
         let settings = &self.settings;
-        let ((tables, (probed, arp)), machine) = tokio::join!(
+        let ((tables, probed, (behind, arp)), machine) = tokio::join!(
             async {
                 let tables = tables::see(settings).await;
-                let probed = probes::see(settings, &due, &tables).await;
-                (tables, probed)
+                let (probed, behind) = tokio::join!(
+                    probes::see(settings, &due, &tables),
+                    door::see(settings, &due, &tables),
+                );
+                (tables, probed, behind)
             },
             host::see(settings, &mut self.host),
         );
@@ -99,6 +86,7 @@ impl Collector {
         let duplicates = self.see_duplicates(&tables, arp);
         let mut parts = tables.into_parts();
         parts.extend(probed);
+        parts.extend(behind);
         parts.push(duplicates);
         parts.extend(machine);
         self.take(&mut pass, parts);
@@ -113,6 +101,8 @@ impl Collector {
                 self.kept.insert(part.collector, Kept::of(&part.told));
             }
         }
+        let log = self.merge_log(&mut parts);
+        parts.extend(log);
         for collector in COLLECTORS {
             let place = parts.iter().position(|part| part.collector == *collector);
             if let Some(place) = place {
@@ -123,14 +113,42 @@ impl Collector {
         }
     }
 
+    /// Lines of the log from wherever they come, in the order of their time, as one part; none if nobody brought any.
+    fn merge_log(&self, parts: &mut Vec<Part>) -> Option<Part> {
+        let is_log = |part: &mut Part| [LOG, KERNEL_LOG].contains(&part.collector);
+        let mut came: Vec<_> = parts.extract_if(.., is_log).collect();
+        if !came.iter().any(|part| part.collector == KERNEL_LOG) {
+            came.extend(self.kept.get(KERNEL_LOG).map(|kept| kept.part(KERNEL_LOG)));
+        }
+        let at = came.iter().map(|part| part.told.at).max()?;
+        let (mut lines, mut gaps) = (None::<Vec<LogLine>>, Vec::new());
+        for part in came {
+            match part.told.result {
+                Ok(seen) => {
+                    gaps.extend(seen.gaps);
+                    if let Body::Log(more) = seen.value {
+                        lines.get_or_insert_default().extend(more);
+                    }
+                }
+                Err(error) => gaps.push(error.to_string()),
+            }
+        }
+        let result = match lines {
+            Some(mut value) => {
+                value.sort_by_key(|line| line.at);
+                Ok(Seen { value, gaps })
+            }
+            None => Err(CollectError::Unseen(gaps.join("; "))),
+        };
+        Some(Part::new(LOG, Told { at, result }, Body::Log))
+    }
+
     fn see_duplicates(&mut self, tables: &Tables, arp: Option<Told<Vec<Duplicate>>>) -> Part {
-        let links = tables.links.value().map(Vec::as_slice).unwrap_or_default();
         let addresses = tables
             .addresses
             .value()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        self.candidates = duplicate::candidates(links, addresses);
         let duplicates = self.merge_duplicates(addresses, arp);
         Part::new("duplicates", duplicates, Body::Duplicates)
     }
@@ -146,9 +164,7 @@ impl Collector {
         if let Some(arp) = arp {
             self.kept.insert(ARP, Kept::of(&arp.map(Body::Duplicates)));
         }
-        if let Some(learned) = &self.learned {
-            duplicates.extend(learned.iter().cloned());
-        } else if let Some(kept) = self.kept.get(ARP) {
+        if let Some(kept) = self.kept.get(ARP) {
             if let Some(Body::Duplicates(found)) = &kept.body {
                 duplicates.extend(found.iter().cloned());
             }
@@ -175,6 +191,22 @@ impl Kept {
             body,
             gaps,
         }
+    }
+
+    /// The same again.
+    fn part(&self, collector: &'static str) -> Part {
+        let result = match &self.body {
+            Some(body) => Ok(Seen {
+                value: body.clone(),
+                gaps: self.gaps.clone(),
+            }),
+            None => Err(CollectError::Unseen(self.gaps.join("; "))),
+        };
+        let told = Told {
+            at: self.at,
+            result,
+        };
+        Part { collector, told }
     }
 }
 
@@ -258,6 +290,7 @@ fn boot_id(root: &Path) -> Option<BootId> {
 }
 
 const ARP: &str = "arp";
+const LOG: &str = "log";
 const MAX_GAPS: usize = 64;
 const MAX_REASON: usize = 300;
 

@@ -16,6 +16,7 @@ impl From<&Config> for collect::Settings {
             names: config.probe.names.clone(),
             alternates: config.probe.resolvers.clone(),
             ntp: config.probe.ntp.clone(),
+            door: collect::Door::Executor(config.paths.executor_socket()),
             ..Self::default()
         }
     }

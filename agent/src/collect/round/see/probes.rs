@@ -3,25 +3,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aizen_protocol::record::{
-    Address, Body, DnsProbe, Duplicate, Link, PathMtu, Reach, Resolvers, Route, Time,
-};
+use aizen_protocol::record::{Body, DnsProbe, Link, PathMtu, Reach, Resolvers, Route, Time};
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
-use crate::collect::{
-    CollectError, Settings, duplicate, neighbour, path_mtu, reach, resolve, sntp,
-};
+use crate::collect::{CollectError, Settings, neighbour, path_mtu, reach, resolve, sntp};
 
-/// Every probe that is due, side by side; answers to ARP apart, because they become part of another record.
+/// Every probe that is due, side by side.
 pub(in crate::collect::round) async fn see(
     settings: &Settings,
     due: &Due,
     tables: &Tables,
-) -> (Vec<Part>, Option<Told<Vec<Duplicate>>>) {
+) -> Vec<Part> {
     let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
-    let (dns, (reach, neighbours), path_mtu, time, arp) = tokio::join!(
+    let (dns, (reach, neighbours), path_mtu, time) = tokio::join!(
         see_dns(settings, resolvers),
         async {
             let reach = see_reach(settings, tables.routes.value(), resolvers).await;
@@ -31,7 +27,6 @@ pub(in crate::collect::round) async fn see(
         },
         see_path_mtu(settings, due, links, resolvers),
         see_time(settings, due),
-        see_arp(settings, due, links, tables.addresses.value()),
     );
     let mut parts = vec![
         Part::new("neighbours", neighbours, Body::Neighbours),
@@ -40,7 +35,7 @@ pub(in crate::collect::round) async fn see(
     ];
     parts.extend(path_mtu.map(|told| Part::new("path_mtu", told, Body::PathMtu)));
     parts.extend(time.map(|told| Part::new("time", told, Body::Time)));
-    (parts, arp)
+    parts
 }
 
 async fn see_dns(settings: &Settings, resolvers: Option<&Resolvers>) -> Told<Vec<DnsProbe>> {
@@ -104,23 +99,6 @@ fn path_targets(settings: &Settings, resolvers: Option<&Resolvers>) -> Vec<IpAdd
         .collect()
 }
 
-async fn see_arp(
-    settings: &Settings,
-    due: &Due,
-    links: Option<&Vec<Link>>,
-    addresses: Option<&Vec<Address>>,
-) -> Option<Told<Vec<Duplicate>>> {
-    if !due.runs("arp") {
-        return None;
-    }
-    let work = async {
-        let links = links.ok_or(CollectError::Blind("links"))?;
-        let addresses = addresses.ok_or(CollectError::Blind("addresses"))?;
-        Ok(duplicate::probe(&duplicate::candidates(links, addresses), ARP_LISTENS).await)
-    };
-    Some(within(settings.budgets.probe, work).await)
-}
-
 async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
     if !due.runs("time") {
         return None;
@@ -129,6 +107,4 @@ async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
     Some(within(settings.budgets.probe, work).await)
 }
 
-/// RFC 5227 waits up to 2 s after the last probe; on a wired network an answer takes milliseconds.
-const ARP_LISTENS: Duration = Duration::from_millis(1200);
 const SNTP_WAITS: Duration = Duration::from_millis(2000);
