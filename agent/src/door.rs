@@ -62,8 +62,9 @@ pub(crate) enum DoorError {
     DeadlinePassed(Duration),
 }
 
-/// Answers one question, within its deadline and in one frame.
-pub(crate) async fn answer(question: &Question) -> ExecutorAnswer {
+/// Answers one question, within its deadline and in one frame: [`ExecutorAnswer::Seen`] (an ARP probe:
+/// [`ExecutorAnswer::Answering`]), or [`ExecutorAnswer::Failed`] with a sentence.
+pub async fn answer(question: &Question) -> ExecutorAnswer {
     let deadline = deadline(question);
     let answered = match timeout(deadline, look(question)).await {
         Ok(answered) => answered,

@@ -12,6 +12,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("dnsmasq", "dnsmasq-base"),
     ("nft", "nftables"),
+    ("radvd", "radvd"),
+    ("pppoe-server", "pppoe"),
     ("python3", "python3"),
     ("ping", "iputils-ping"),
     ("sysctl", "procps"),

@@ -28,8 +28,8 @@ impl<'a> Attributes<'a> {
     }
 
     /// The attributes inside the first attribute of this type; none is as good as empty.
-    pub(crate) fn nest(self, kind: u16) -> Attributes<'a> {
-        Attributes(self.find(kind).unwrap_or_default())
+    pub(crate) fn nest(self, kind: u16) -> Self {
+        Self(self.find(kind).unwrap_or_default())
     }
 
     /// A big-endian number, as nf_tables writes them.
@@ -45,11 +45,6 @@ impl<'a> Attributes<'a> {
     /// A number in the machine's order.
     pub(crate) fn ne16(self, kind: u16) -> Option<u16> {
         self.find(kind)?.try_into().ok().map(u16::from_ne_bytes)
-    }
-
-    /// A number in the machine's order.
-    pub(crate) fn ne32(self, kind: u16) -> Option<u32> {
-        self.find(kind)?.try_into().ok().map(u32::from_ne_bytes)
     }
 
     /// A number in the machine's order.

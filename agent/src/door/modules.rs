@@ -227,7 +227,7 @@ mod tests {
         assert!(is_port(&port));
         let veth = Link {
             driver_kind: Some("veth".to_owned()),
-            ..port.clone()
+            ..port
         };
         assert!(!is_port(&veth));
     }

@@ -2,7 +2,7 @@
 //!
 //! Whole frames instead of an ICMPv6 socket: an advertisement that a packet filter drops is on the wire all the same.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use aizen_protocol::private::{Mac, Prefix};
@@ -119,16 +119,12 @@ fn read_options(options: &[u8], told: &mut Advertisement) -> Option<()> {
             (MTU, [_, 1, _, _, a, b, c, d]) => {
                 told.mtu = Some(u32::from_be_bytes([*a, *b, *c, *d]))
             }
-            (RESOLVERS, [_, _, _, _, l0, l1, l2, l3, addresses @ ..]) => {
-                // A lifetime of zero takes the servers back.
-                if [l0, l1, l2, l3] != [&0; 4] {
-                    let (addresses, _) = addresses.as_chunks::<16>();
-                    told.resolvers.extend(
-                        addresses
-                            .iter()
-                            .map(|a| std::net::IpAddr::from(Ipv6Addr::from(*a))),
-                    );
-                }
+            // A lifetime of zero takes the servers back.
+            (RESOLVERS, [_, _, _, _, 0, 0, 0, 0, ..]) => {}
+            (RESOLVERS, [_, _, _, _, _, _, _, _, addresses @ ..]) => {
+                let (addresses, _) = addresses.as_chunks::<16>();
+                let addresses = addresses.iter().map(|a| IpAddr::V6(Ipv6Addr::from(*a)));
+                told.resolvers.extend(addresses);
             }
             _ => {}
         }
@@ -241,7 +237,7 @@ mod tests {
         assert_eq!(told.prefixes[0], "2001:db8:1::/64".parse().unwrap());
         assert_eq!(
             told.resolvers,
-            ["2001:db8:1::53".parse::<std::net::IpAddr>().unwrap()]
+            ["2001:db8:1::53".parse::<IpAddr>().unwrap()]
         );
     }
 
@@ -255,7 +251,7 @@ mod tests {
         let mut far = whole.clone();
         far[14 + 7] = 64;
         assert_eq!(advertisement(&far), None);
-        let mut damaged = whole.clone();
+        let mut damaged = whole;
         damaged[14 + 40 + 7] ^= 1;
         assert_eq!(advertisement(&damaged), None);
         assert_eq!(

@@ -22,7 +22,7 @@ impl<'a> Ground<'a> {
     }
 
     pub(super) fn has_hardware(&self) -> bool {
-        self.links.iter().any(|link| is_hardware(link))
+        self.links.iter().any(is_hardware)
     }
 
     /// Where a server should answer: towards the provider, and where no IPv4 address is. Where this device serves others:
