@@ -71,7 +71,7 @@ impl Collector {
         };
         let due = self.schedule.start(began, trigger);
         let settings = &self.settings;
-        let ((tables, probed, (behind, arp)), machine) = tokio::join!(
+        let ((tables, probed, behind), machine) = tokio::join!(
             async {
                 let tables = tables::see(settings).await;
                 let (probed, behind) = tokio::join!(
@@ -83,10 +83,13 @@ impl Collector {
             host::see(settings, &mut self.host),
         );
         pass.add(clock::now(), Body::Profile(profile(settings)));
-        let duplicates = self.see_duplicates(&tables, arp);
+        let duplicates = self.see_duplicates(&tables, behind.arp);
         let mut parts = tables.into_parts();
         parts.extend(probed);
-        parts.extend(behind);
+        parts.extend(behind.parts);
+        for collector in behind.over {
+            self.kept.remove(collector);
+        }
         parts.push(duplicates);
         parts.extend(machine);
         self.take(&mut pass, parts);
@@ -320,6 +323,69 @@ mod tests {
             [gap("routes", "no result within 10 ms".to_owned())]
         );
         assert!(pass.observations.is_empty());
+    }
+
+    fn line(second: i64, text: &str) -> LogLine {
+        LogLine {
+            at: Timestamp::from_second(second).unwrap(),
+            origin: aizen_protocol::record::LogOrigin::Kernel,
+            program: "kernel".to_owned(),
+            severity: 4,
+            text: Text(text.to_owned()),
+        }
+    }
+
+    fn log(collector: &'static str, result: Result<Vec<LogLine>, CollectError>) -> Part {
+        let told = Told {
+            at: clock::now(),
+            result: result.map(|value| Seen {
+                value,
+                gaps: Vec::new(),
+            }),
+        };
+        Part::new(collector, told, Body::Log)
+    }
+
+    fn told(collector: &mut Collector, parts: Vec<Part>) -> (Vec<String>, Vec<Gap>) {
+        let mut pass = Pass {
+            round: RoundId(1),
+            boot: BootId::fresh(),
+            observations: Vec::new(),
+            gaps: Vec::new(),
+        };
+        collector.take(&mut pass, parts);
+        let mut texts = Vec::new();
+        for observation in pass.observations {
+            if let Body::Log(lines) = &observation.local().body {
+                texts.extend(lines.iter().map(|line| line.text.0.clone()));
+            }
+        }
+        (texts, pass.gaps)
+    }
+
+    #[test]
+    fn lines_of_the_kernel_and_of_programs_are_one_log_in_the_order_of_time() {
+        let mut collector = Collector::new(Settings::default());
+        let kernel = || log(KERNEL_LOG, Ok(vec![line(2, "two")]));
+        let programs = || log(LOG, Ok(vec![line(1, "one"), line(3, "three")]));
+        let (texts, gaps) = told(&mut collector, vec![kernel(), programs()]);
+        assert_eq!(
+            (texts.join(" "), gaps.len()),
+            ("one two three".to_owned(), 0)
+        );
+        // The kernel isn't asked in every round: what it said is told again.
+        let (texts, _) = told(&mut collector, vec![programs()]);
+        assert_eq!(texts.join(" "), "one two three");
+        let closed = log(KERNEL_LOG, Err(CollectError::Closed));
+        let (texts, gaps) = told(&mut collector, vec![closed, programs()]);
+        assert_eq!(texts.join(" "), "one three");
+        assert_eq!((gaps.len(), gaps[0].collector.as_str()), (1, LOG));
+        assert_eq!(
+            told(&mut Collector::new(Settings::default()), Vec::new())
+                .0
+                .len(),
+            0
+        );
     }
 
     #[test]

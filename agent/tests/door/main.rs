@@ -67,6 +67,7 @@ table inet fw {
         tcp dport 443 tcp flags & (syn|ack) == syn limit rate 5/second log prefix "web " accept comment "the page"
         udp dport 5000-5010 jump ports
         meta l4proto udp counter reject
+        ip saddr . tcp dport vmap { 192.0.2.9 . 22 : accept }
     }
     chain ports {
         ip6 daddr 2001:db8::/32 return
@@ -84,7 +85,13 @@ table ip nat {
         tcp dport 8080 dnat to 10.0.0.5:80
     }
 }
-table ip asleep { flags dormant; chain x { type filter hook input priority 0; drop; } }
+table ip asleep {
+    flags dormant
+    chain x {
+        type filter hook input priority 0
+        drop
+    }
+}
 "#;
 
 fn load(device: &Netns, rules: &str) {
@@ -119,6 +126,7 @@ fn a_ruleset_made_with_nft_is_told_in_words_near_to_its_own() {
              comment \"the page\"",
             "meta l4proto udp udp dport >= 5000 udp dport <= 5010 jump ports",
             "meta l4proto udp counter reject",
+            "meta nfproto ipv4 meta l4proto tcp ip saddr . tcp dport vmap {…}",
         ]
     );
     assert_eq!(
@@ -154,7 +162,7 @@ fn a_ruleset_made_with_nft_is_told_in_words_near_to_its_own() {
         .iter()
         .map(|rule| rule.verdict.as_deref())
         .collect();
-    assert_eq!(verdicts[6..], [Some("jump ports"), Some("reject")]);
+    assert_eq!(verdicts[6..], [Some("jump ports"), Some("reject"), None]);
     assert!(
         input
             .rules
@@ -203,7 +211,10 @@ fn a_large_ruleset_is_cut_and_the_rest_counted() {
     let many: String = (0..300)
         .map(|n| format!("tcp dport {} drop\n", n + 1000))
         .collect();
-    load(&device, &format!("table ip big {{ chain c {{ {many} }} }}"));
+    load(
+        &device,
+        &format!("table ip big {{\n chain c {{\n {many} }}\n }}\n"),
+    );
     let (chains, gaps) = filter(&device);
     assert_eq!(chains[0].rules.len(), 256);
     assert_eq!(gaps, ["44 more rules of the packet filter were left out"]);
@@ -255,7 +266,7 @@ fn the_offers_of_two_servers_on_one_link_are_told_and_nothing_is_leased() {
     assert_eq!(dhcp(&device).offers, []);
     let serve = |n: usize, router: &str| {
         let address = format!("192.0.2.{}", n + 1);
-        servers[n].ip(&format!("address add {address}/24 dev up"));
+        servers[n].ip(&format!("address add {address}/24 dev port"));
         Running::dnsmasq(
             &servers[n],
             &[
@@ -307,7 +318,7 @@ fn a_router_that_advertises_itself_is_heard_also_by_a_device_that_would_not_list
     // On the wire, not accepted: a firewall against ICMPv6.
     load(
         &device,
-        "table ip6 f { chain i { type filter hook input priority 0; icmpv6 type nd-router-advert drop; } }",
+        "table ip6 f {\n chain i {\n type filter hook input priority 0\n icmpv6 type nd-router-advert drop\n }\n }\n",
     );
     gateway.ip("address add 2001:db8:7::1/64 dev isp nodad");
     let _radvd = Running::radvd(

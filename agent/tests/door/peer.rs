@@ -21,13 +21,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// A DHCP server on `up`; `dnsmasq` is its own only configuration.
+    /// A DHCP server on `port`; `dnsmasq` is its own only configuration.
     pub(crate) fn dnsmasq(inside: &Netns, options: &[&str]) -> Self {
         let fixed = [
             "--keep-in-foreground",
             "--conf-file=/dev/null",
             "--port=0",
-            "--interface=up",
+            "--interface=port",
             "--bind-interfaces",
             "--no-ping",
             "--user=root",
@@ -93,7 +93,7 @@ impl Drop for Running {
     }
 }
 
-/// A device with the link `wan`, and so many others with the link `up`, on one bridge of a namespace of its own, which
+/// A device with the link `wan`, and so many others with the link `port`, on one bridge of a namespace of its own, which
 /// lives as long as the last of them.
 pub(crate) fn switch(others: usize) -> (Netns, Vec<Netns>) {
     let (device, middle) = (Netns::new(), Netns::new());
@@ -105,7 +105,7 @@ pub(crate) fn switch(others: usize) -> (Netns, Vec<Netns>) {
         .map(|n| {
             let peer = Netns::new();
             let port = format!("p{n}");
-            peer.join("up", &middle, &port);
+            peer.join("port", &middle, &port);
             middle.ip(&format!("link set {port} master br0"));
             peer
         })

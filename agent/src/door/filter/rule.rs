@@ -45,7 +45,8 @@ struct Words {
 
 #[derive(Debug)]
 enum Held {
-    Loaded(Load),
+    /// Whether nothing used it yet.
+    Loaded(Load, bool),
     Value(Vec<u8>),
 }
 
@@ -119,7 +120,8 @@ impl Words {
             }
         };
         if let Some(register) = to {
-            self.registers.insert(place(register), Held::Loaded(load));
+            self.registers
+                .insert(place(register), Held::Loaded(load, true));
         } else if let Some(register) = from {
             let value = self.translated(Some(register), load.kind);
             self.said.push(format!(
@@ -136,17 +138,20 @@ impl Words {
             return;
         };
         let mask = data.nest(NFTA_BITWISE_MASK).find(NFTA_DATA_VALUE);
-        if let Some(Held::Loaded(mut load)) = self.registers.remove(&place(from)) {
+        if let Some(Held::Loaded(mut load, _)) = self.registers.remove(&place(from)) {
             load.mask = mask.map(<[u8]>::to_vec);
-            self.registers.insert(place(to), Held::Loaded(load));
+            self.registers.insert(place(to), Held::Loaded(load, true));
         }
     }
 
-    /// The loaded value of a register; after its use the register says nothing any more.
+    /// The loaded value of a register. It stays there: both ends of a range are compared with one load.
     fn loaded(&mut self, register: Option<u32>) -> Load {
-        let held = register.and_then(|r| self.registers.remove(&place(r)));
+        let held = register.and_then(|r| self.registers.get_mut(&place(r)));
         match held {
-            Some(Held::Loaded(load)) => load,
+            Some(Held::Loaded(load, fresh)) => {
+                *fresh = false;
+                load.clone()
+            }
             Some(Held::Value(_)) | None => Load::new("…", Kind::Hex),
         }
     }
@@ -176,11 +181,12 @@ impl Words {
         let from = data.be32(NFTA_LOOKUP_SREG).map(place).unwrap_or_default();
         // A key of several parts lies in registers that follow each other.
         let mut names = Vec::new();
-        for (register, held) in std::mem::take(&mut self.registers) {
-            if let Held::Loaded(load) = held
-                && register >= from
+        for (register, held) in self.registers.range_mut(from..) {
+            if let Held::Loaded(load, fresh) = held
+                && (*register == from || *fresh)
             {
-                names.push(load.name);
+                *fresh = false;
+                names.push(load.name.clone());
             }
         }
         let set = data.text(NFTA_LOOKUP_SET).unwrap_or_default();
@@ -220,7 +226,7 @@ impl Words {
     fn translated(&mut self, register: Option<u32>, kind: Kind) -> Option<String> {
         match self.registers.remove(&place(register?))? {
             Held::Value(value) => Some(kind.value(&value)),
-            Held::Loaded(load) => Some(load.name),
+            Held::Loaded(load, _) => Some(load.name),
         }
     }
 

@@ -21,12 +21,21 @@ use crate::collect::{CollectError, Seen, Settings, aside};
 /// The kernel's own lines: they become part of the record of log lines.
 pub(in crate::collect::round) const KERNEL_LOG: &str = "kernel_log";
 
-/// Everything behind the door that is due; answers to ARP apart, because they become part of another record.
+/// What came through the door.
+pub(in crate::collect::round) struct Behind {
+    pub(in crate::collect::round) parts: Vec<Part>,
+    /// Answers to ARP probes: they become part of another record.
+    pub(in crate::collect::round) arp: Option<Told<Vec<Duplicate>>>,
+    /// Collectors whose turn it was and who had nothing to ask about: what they saw before is over.
+    pub(in crate::collect::round) over: Vec<&'static str>,
+}
+
+/// Everything behind the door that is due.
 pub(in crate::collect::round) async fn see(
     settings: &Settings,
     due: &Due,
     tables: &Tables,
-) -> (Vec<Part>, Option<Told<Vec<Duplicate>>>) {
+) -> Behind {
     let ground = Ground {
         links: tables.links.value().map(Vec::as_slice).unwrap_or_default(),
         addresses: tables
@@ -42,13 +51,16 @@ pub(in crate::collect::round) async fn see(
         settings,
         places: Semaphore::new(AT_ONCE),
     };
-    let mut work = Vec::new();
+    let (mut work, mut over) = (Vec::new(), Vec::new());
     for (collector, what, questions) in questions(&ground) {
-        if due.runs(collector) && !questions.is_empty() {
-            work.push(asking.part(collector, what, questions));
+        match (due.runs(collector), questions.is_empty()) {
+            (true, false) => work.push(asking.part(collector, what, questions)),
+            (true, true) => over.push(collector),
+            (false, _) => {}
         }
     }
-    tokio::join!(join_all(work), asking.arp(due, &ground))
+    let (parts, arp) = tokio::join!(join_all(work), asking.arp(due, &ground));
+    Behind { parts, arp, over }
 }
 
 /// One collector, what it looks for, and what it asks.
@@ -150,7 +162,7 @@ impl Asking<'_> {
     /// Who else answers for our IPv4 addresses.
     async fn arp(&self, due: &Due, ground: &Ground<'_>) -> Option<Told<Vec<Duplicate>>> {
         let candidates = duplicate::candidates(ground.links, ground.addresses);
-        if !due.runs("arp") || candidates.is_empty() {
+        if !due.runs("arp") {
             return None;
         }
         let answers = join_all(candidates.iter().map(|candidate| async move {
