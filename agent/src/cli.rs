@@ -192,6 +192,11 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
                 &mut std::io::stdout().lock(),
             )
             .await
+            let settings = crate::collect::Settings {
+                door: crate::collect::Door::find(&config.paths.executor_socket()),
+                ..crate::collect::Settings::from(config)
+            };
+            diagnose::run(args, json, settings, &mut std::io::stdout().lock()).await
         }
         Command::Links(args) => look::run(Look::Links, &args, json, config.into()).await,
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,

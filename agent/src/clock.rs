@@ -36,3 +36,11 @@ pub fn since_boot() -> BootTime {
             .unwrap_or_default(),
     )
 }
+
+/// Time since boot without time asleep (`CLOCK_MONOTONIC`): the kernel stamps its messages with it, nearly.
+#[must_use]
+pub fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default()
+}

@@ -14,7 +14,10 @@ mod cpu;
 mod datagram;
 mod dbus;
 mod dhcp;
+pub(crate) mod aside;
+pub(crate) mod datagram;
 mod disk;
+mod door;
 mod duplicate;
 mod file;
 mod forwarding;
@@ -23,7 +26,7 @@ mod host;
 pub(crate) mod link;
 mod log;
 mod neighbour;
-mod netlink;
+pub(crate) mod netlink;
 mod path_mtu;
 pub mod portal;
 mod pressure;
@@ -47,7 +50,7 @@ use std::time::Duration;
 
 use aizen_protocol::record::Role;
 
-pub use self::duplicate::Candidate;
+pub use self::door::Door;
 pub use self::netlink::NetlinkError;
 use self::reach::Pinging;
 use self::resolve::Asking;
@@ -92,6 +95,8 @@ pub struct Settings {
     pub pinging: Pinging,
     /// DNS questions.
     pub asking: Asking,
+    /// Who looks at what needs a capability.
+    pub door: Door,
 }
 
 impl Default for Settings {
@@ -113,6 +118,7 @@ impl Default for Settings {
             budgets: Budgets::default(),
             pinging: Pinging::default(),
             asking: Asking::default(),
+            door: Door::default(),
         }
     }
 }
@@ -141,6 +147,14 @@ pub enum CollectError {
     /// What it builds on wasn't seen.
     #[error("the {0} it needs were not seen")]
     Blind(&'static str),
+    /// Nobody answers behind the read-only door.
+    #[error(
+        "only the executor may, and it does not run (start it with systemctl start aizen-executor.socket), or run this as root"
+    )]
+    Closed,
+    /// Who answers behind the door says why it can't.
+    #[error("{0}")]
+    Unseen(String),
 }
 
 /// What a collector brought, and what it couldn't see of it, for people.

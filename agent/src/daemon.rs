@@ -140,7 +140,6 @@ impl Here {
             collector: Collector::new(collect::Settings::from(config)),
             sanitizer: Arc::clone(&sanitizer),
             state: state.clone(),
-            executor: config.paths.executor_socket(),
             history: Default::default(),
             exports: config.metrics.otlp.is_some(),
             history_due: tokio::time::Instant::now(),

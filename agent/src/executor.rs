@@ -47,7 +47,7 @@ use shared::Shared;
 /// Connections at once; more wait in the socket's backlog.
 const CONNECTIONS: usize = 32;
 /// Connections of one user that is not root.
-const CONNECTIONS_EACH: usize = 8;
+const CONNECTIONS_EACH: usize = 16;
 /// Requests that wait for the one owner.
 const ASKS: usize = 32;
 

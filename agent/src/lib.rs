@@ -18,6 +18,7 @@
 
 // In the order of the loop.
 pub mod collect;
+pub mod door;
 pub mod sanitize;
 pub mod stream;
 pub mod analyze;

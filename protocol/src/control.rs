@@ -18,7 +18,7 @@ use crate::outcome::{Isolation, Outcome, Stage, Step};
 use crate::package::manifest::Risk;
 use crate::private::Mac;
 use crate::reason::Reason;
-use crate::record::History;
+use crate::record::{History, Body};
 use crate::statement::Confirmation;
 
 /// What may be asked of the executor. Reading is open to the daemon's group; the rest says who may.
@@ -101,6 +101,37 @@ pub enum Question {
         /// Our address.
         address: IpAddr,
     },
+    /// The packet filter: chains, rules and their counters.
+    Filter,
+    /// WireGuard interfaces and their peers.
+    #[serde(rename = "wireguard")]
+    WireGuard,
+    /// Diagnostics of pluggable modules.
+    Modules,
+    /// The kernel's own messages of the last minutes.
+    KernelLog,
+    /// Who offers DHCP? A DISCOVER; no address is ever requested.
+    DhcpProbe {
+        /// Interface.
+        dev: String,
+    },
+    /// Who answers PPPoE discovery? A PADI; no session is ever requested.
+    PppoeProbe {
+        /// Interface.
+        dev: String,
+    },
+    /// Who says to be an IPv6 router? A router solicitation.
+    RouterProbe {
+        /// Interface.
+        dev: String,
+    },
+    /// Which neighbours announce themselves by LLDP? Nothing is sent.
+    Lldp {
+        /// Interface.
+        dev: String,
+        /// Seconds to listen, at most 31: stations announce themselves every 30 s.
+        wait_s: u8,
+    },
 }
 
 /// What the executor answers.
@@ -176,6 +207,13 @@ pub enum ExecutorAnswer {
     Answering {
         /// Hardware addresses other than ours that answered.
         others: Vec<Mac>,
+    },
+    /// To every other question.
+    Seen {
+        /// The evidence, by the collector's name in [`Body::collector`].
+        body: Box<Body>,
+        /// What couldn't be seen of it, for people.
+        gaps: Vec<String>,
     },
     /// Done, nothing to say.
     Done,

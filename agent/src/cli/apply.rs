@@ -273,6 +273,7 @@ pub(super) fn unexpected(answer: ExecutorAnswer, as_json: bool) -> anyhow::Resul
         | ExecutorAnswer::ConfirmOnSiteWanted { .. }
         | ExecutorAnswer::Changes { .. }
         | ExecutorAnswer::Outcomes { .. }
-        | ExecutorAnswer::Answering { .. } => bail!("the executor answered another question"),
+        | ExecutorAnswer::Answering { .. }
+        | ExecutorAnswer::Seen { .. } => bail!("the executor answered another question"),
     }
 }

@@ -115,7 +115,7 @@ async fn observe(settings: Settings, remembered: Option<History>) -> Vec<Observa
     let rest = LONGEST.saturating_sub(took);
     // A second round takes about as long as the first, or less.
     if took <= rest
-        && let Ok(more) = tokio::time::timeout(rest, collector.round(Trigger::Tick, 0)).await
+        && let Ok(more) = tokio::time::timeout(rest, collector.round(Trigger::Asked, 0)).await
     {
         observations.extend(more);
     }

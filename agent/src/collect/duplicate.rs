@@ -1,23 +1,18 @@
-//! Addresses of ours that somebody else has: failed IPv6 detection, and an ARP probe where that is permitted.
+//! Addresses of ours that somebody else has: failed IPv6 detection, and what an ARP probe may be sent for.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use aizen_protocol::record::{Address, Duplicate, DuplicateBy, Link};
-use futures_util::future::join_all;
-
-use super::{Seen, arp};
 
 /// An IPv4 address of ours that can be probed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Index of the interface.
-    pub link: u32,
+    pub(crate) link: u32,
     /// Its name.
-    pub dev: String,
+    pub(crate) dev: String,
     /// The address.
-    pub address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// The IPv4 addresses on links that have an Ethernet address and a carrier.
@@ -54,39 +49,6 @@ pub(crate) fn detected(addresses: &[Address]) -> Vec<Duplicate> {
             by: DuplicateBy::Dad,
         })
         .collect()
-}
-
-/// Probes for all candidates, side by side.
-pub(crate) async fn probe(candidates: &[Candidate], deadline: Duration) -> Seen<Vec<Duplicate>> {
-    let answers = join_all(
-        candidates
-            .iter()
-            .map(|c| arp::probe(&c.dev, c.address, deadline)),
-    )
-    .await;
-    let mut seen = Seen {
-        value: Vec::new(),
-        gaps: Vec::new(),
-    };
-    for (candidate, answer) in candidates.iter().zip(answers) {
-        match answer {
-            Ok(others) if others.is_empty() => {}
-            Ok(others) => seen.value.push(Duplicate {
-                link: candidate.link,
-                address: candidate.address.into(),
-                others,
-                by: DuplicateBy::Arp,
-            }),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                seen.gaps = vec!["IPv4 duplicates: an ARP probe needs CAP_NET_RAW".to_owned()];
-                return seen;
-            }
-            Err(error) => seen
-                .gaps
-                .push(format!("ARP probe on {}: {error}", candidate.dev)),
-        }
-    }
-    seen
 }
 
 const MAX_CANDIDATES: usize = 16;

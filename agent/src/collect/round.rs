@@ -10,17 +10,17 @@ use std::path::Path;
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
 use aizen_protocol::record::{
-    Address, Body, COLLECTORS, Duplicate, Gap, History, Profile, Record, Round, Trigger,
+    Address, Body, COLLECTORS, Duplicate, Gap, History, Profile, Record, Round, Trigger, LogLine,
 };
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
 
+use self::see::door::KERNEL_LOG;
 use self::see::tables::Tables;
-use self::see::{Part, Told, host, probes, tables};
-use super::duplicate::{self, Candidate};
+use self::see::{Part, Told, door, host, probes, tables};
+use super::duplicate;
 use super::schedule::{self, Schedule};
-use super::{Seen, Settings};
-use super::{history, neighbour};
+use super::{Seen, Settings, history, neighbour, CollectError, Door};
 use crate::clock;
 
 /// Runs rounds, and keeps what one round needs of the one before.
@@ -33,8 +33,6 @@ pub struct Collector {
     host: host::Memory,
     history: history::Memory,
     kept: BTreeMap<&'static str, Kept>,
-    candidates: Vec<Candidate>,
-    learned: Option<Vec<Duplicate>>,
 }
 
 /// What a rare collector saw when it last ran: told again, with the time it was seen.
@@ -50,16 +48,15 @@ impl Collector {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let boot = boot_id(&settings.root).unwrap_or_else(BootId::fresh);
+        let wakes = matches!(settings.door, Door::Executor(_));
         Self {
             settings,
             boot,
             last: RoundId::default(),
-            schedule: Schedule::default(),
+            schedule: Schedule::new(wakes),
             host: host::Memory::default(),
             history: history::Memory::default(),
             kept: BTreeMap::new(),
-            candidates: Vec::new(),
-            learned: None,
         }
     }
 
@@ -91,23 +88,27 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
-        let mut due = self.schedule.start(began, trigger);
-        if self.learned.is_some() {
-            due.rest("arp");
-        }
+        let due = self.schedule.start(began, trigger);
         let settings = &self.settings;
-        let ((tables, (probed, arp)), machine) = tokio::join!(
+        let ((tables, probed, behind), machine) = tokio::join!(
             async {
                 let tables = tables::see(settings).await;
-                let probed = probes::see(settings, &due, &tables).await;
-                (tables, probed)
+                let (probed, behind) = tokio::join!(
+                    probes::see(settings, &due, &tables),
+                    door::see(settings, &due, &tables),
+                );
+                (tables, probed, behind)
             },
             host::see(settings, &due, &mut self.host),
         );
         pass.add(clock::now(), Body::Profile(profile(settings)));
-        let duplicates = self.see_duplicates(&tables, arp);
+        let duplicates = self.see_duplicates(&tables, behind.arp);
         let mut parts = tables.into_parts();
         parts.extend(probed);
+        parts.extend(behind.parts);
+        for collector in behind.over {
+            self.kept.remove(collector);
+        }
         parts.push(duplicates);
         parts.extend(machine);
         parts.push(self.remember(&parts));
@@ -141,6 +142,8 @@ impl Collector {
                 self.kept.insert(part.collector, Kept::of(&part.told));
             }
         }
+        let log = self.merge_log(&mut parts);
+        parts.extend(log);
         for collector in COLLECTORS {
             let place = parts.iter().position(|part| part.collector == *collector);
             if let Some(place) = place {
@@ -151,14 +154,42 @@ impl Collector {
         }
     }
 
+    /// Lines of the log from wherever they come, in the order of their time, as one part; none if nobody brought any.
+    fn merge_log(&self, parts: &mut Vec<Part>) -> Option<Part> {
+        let is_log = |part: &mut Part| [LOG, KERNEL_LOG].contains(&part.collector);
+        let mut came: Vec<_> = parts.extract_if(.., is_log).collect();
+        if !came.iter().any(|part| part.collector == KERNEL_LOG) {
+            came.extend(self.kept.get(KERNEL_LOG).map(|kept| kept.part(KERNEL_LOG)));
+        }
+        let at = came.iter().map(|part| part.told.at).max()?;
+        let (mut lines, mut gaps) = (None::<Vec<LogLine>>, Vec::new());
+        for part in came {
+            match part.told.result {
+                Ok(seen) => {
+                    gaps.extend(seen.gaps);
+                    if let Body::Log(more) = seen.value {
+                        lines.get_or_insert_default().extend(more);
+                    }
+                }
+                Err(error) => gaps.push(error.to_string()),
+            }
+        }
+        let result = match lines {
+            Some(mut value) => {
+                value.sort_by_key(|line| line.at);
+                Ok(Seen { value, gaps })
+            }
+            None => Err(CollectError::Unseen(gaps.join("; "))),
+        };
+        Some(Part::new(LOG, Told { at, result }, Body::Log))
+    }
+
     fn see_duplicates(&mut self, tables: &Tables, arp: Option<Told<Vec<Duplicate>>>) -> Part {
-        let links = tables.links.value().map(Vec::as_slice).unwrap_or_default();
         let addresses = tables
             .addresses
             .value()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        self.candidates = duplicate::candidates(links, addresses);
         let duplicates = self.merge_duplicates(addresses, arp);
         Part::new("duplicates", duplicates, Body::Duplicates)
     }
@@ -174,9 +205,7 @@ impl Collector {
         if let Some(arp) = arp {
             self.kept.insert(ARP, Kept::of(&arp.map(Body::Duplicates)));
         }
-        if let Some(learned) = &self.learned {
-            duplicates.extend(learned.iter().cloned());
-        } else if let Some(kept) = self.kept.get(ARP) {
+        if let Some(kept) = self.kept.get(ARP) {
             if let Some(Body::Duplicates(found)) = &kept.body {
                 duplicates.extend(found.iter().cloned());
             }
@@ -203,6 +232,22 @@ impl Kept {
             body,
             gaps,
         }
+    }
+
+    /// The same again.
+    fn part(&self, collector: &'static str) -> Part {
+        let result = match &self.body {
+            Some(body) => Ok(Seen {
+                value: body.clone(),
+                gaps: self.gaps.clone(),
+            }),
+            None => Err(CollectError::Unseen(self.gaps.join("; "))),
+        };
+        let told = Told {
+            at: self.at,
+            result,
+        };
+        Part { collector, told }
     }
 }
 
@@ -286,6 +331,7 @@ fn boot_id(root: &Path) -> Option<BootId> {
 }
 
 const ARP: &str = "arp";
+const LOG: &str = "log";
 const MAX_GAPS: usize = 64;
 const MAX_REASON: usize = 300;
 
@@ -315,6 +361,69 @@ mod tests {
             [gap("routes", "no result within 10 ms".to_owned())]
         );
         assert!(pass.observations.is_empty());
+    }
+
+    fn line(second: i64, text: &str) -> LogLine {
+        LogLine {
+            at: Timestamp::from_second(second).unwrap(),
+            origin: aizen_protocol::record::LogOrigin::Kernel,
+            program: "kernel".to_owned(),
+            severity: 4,
+            text: Text(text.to_owned()),
+        }
+    }
+
+    fn log(collector: &'static str, result: Result<Vec<LogLine>, CollectError>) -> Part {
+        let told = Told {
+            at: clock::now(),
+            result: result.map(|value| Seen {
+                value,
+                gaps: Vec::new(),
+            }),
+        };
+        Part::new(collector, told, Body::Log)
+    }
+
+    fn told(collector: &mut Collector, parts: Vec<Part>) -> (Vec<String>, Vec<Gap>) {
+        let mut pass = Pass {
+            round: RoundId(1),
+            boot: BootId::fresh(),
+            observations: Vec::new(),
+            gaps: Vec::new(),
+        };
+        collector.take(&mut pass, parts);
+        let mut texts = Vec::new();
+        for observation in pass.observations {
+            if let Body::Log(lines) = &observation.local().body {
+                texts.extend(lines.iter().map(|line| line.text.0.clone()));
+            }
+        }
+        (texts, pass.gaps)
+    }
+
+    #[test]
+    fn lines_of_the_kernel_and_of_programs_are_one_log_in_the_order_of_time() {
+        let mut collector = Collector::new(Settings::default());
+        let kernel = || log(KERNEL_LOG, Ok(vec![line(2, "two")]));
+        let programs = || log(LOG, Ok(vec![line(1, "one"), line(3, "three")]));
+        let (texts, gaps) = told(&mut collector, vec![kernel(), programs()]);
+        assert_eq!(
+            (texts.join(" "), gaps.len()),
+            ("one two three".to_owned(), 0)
+        );
+        // The kernel isn't asked in every round: what it said is told again.
+        let (texts, _) = told(&mut collector, vec![programs()]);
+        assert_eq!(texts.join(" "), "one two three");
+        let closed = log(KERNEL_LOG, Err(CollectError::Closed));
+        let (texts, gaps) = told(&mut collector, vec![closed, programs()]);
+        assert_eq!(texts.join(" "), "one three");
+        assert_eq!((gaps.len(), gaps[0].collector.as_str()), (1, LOG));
+        assert_eq!(
+            told(&mut Collector::new(Settings::default()), Vec::new())
+                .0
+                .len(),
+            0
+        );
     }
 
     #[test]

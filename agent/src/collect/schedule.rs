@@ -51,6 +51,10 @@ const PAUSES: &[(&str, u64, u64)] = &[
     ("time", 64, 16),
     ("ethernet", 30, 5),
     ("modules", 60, 20),
+    // Cheap where this process looks itself; through the executor BEHIND_DOOR holds.
+    ("filter", 1, 1),
+    ("wireguard", 1, 1),
+    ("kernel_log", 1, 1),
     ("connects", 30, 5),
     ("traces", 120, 20),
     ("certificates", 900, 20),
@@ -60,10 +64,24 @@ const PAUSES: &[(&str, u64, u64)] = &[
     ("pppoe_probes", 600, 60),
     ("router_probes", 600, 60),
     ("lldp", 600, 60),
-    ("filter", 30, 5),
     ("services", 30, 5),
     ("configuration", 60, 5),
 ];
+
+/// Collectors that ask the executor. Each question wakes it: while it is calm it may sleep.
+const BEHIND_DOOR: &[&str] = &[
+    "arp",
+    "modules",
+    "filter",
+    "wireguard",
+    "kernel_log",
+    "dhcp_probes",
+    "pppoe_probes",
+    "router_probes",
+    "lldp",
+];
+/// The least pause between two calm rounds that wake the executor, seconds.
+const WAKES_EVERY_S: u64 = 300;
 
 /// What runs in one round.
 #[derive(Clone, Debug, Default)]
@@ -87,14 +105,26 @@ impl Due {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Schedule {
     ran: BTreeMap<&'static str, BootTime>,
+    wakes: bool,
 }
 
 impl Schedule {
+    /// `wakes` if what is behind the door wakes another process.
+    pub(crate) fn new(wakes: bool) -> Self {
+        Self {
+            ran: BTreeMap::new(),
+            wakes,
+        }
+    }
+
     /// Says who runs now; those count as run.
     pub(crate) fn start(&mut self, now: BootTime, trigger: Trigger) -> Due {
         let mut due = Due::default();
         for &(collector, calm, hurried) in PAUSES {
             let pause = Duration::from_secs(match trigger {
+                Trigger::Tick if self.wakes && BEHIND_DOOR.contains(&collector) => {
+                    calm.max(WAKES_EVERY_S)
+                }
                 Trigger::Tick => calm,
                 Trigger::Event | Trigger::Asked | Trigger::Change => hurried,
             });
@@ -148,11 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn a_calm_device_lets_the_executor_sleep_and_a_disturbed_one_wakes_it() {
+        let mut schedule = Schedule::new(true);
+        let mut runs = |seconds, trigger| schedule.start(at(seconds), trigger).runs("filter");
+        assert!(runs(1000, Trigger::Tick));
+        assert!(!runs(1299, Trigger::Tick));
+        assert!(runs(1299, Trigger::Event));
+        let mut direct = Schedule::default();
+        assert!(direct.start(at(1), Trigger::Tick).runs("filter"));
+        assert!(direct.start(at(3), Trigger::Tick).runs("filter"));
+    }
+
+    #[test]
     fn every_pause_is_that_of_a_collector() {
         for (collector, calm, hurried) in PAUSES {
             assert!(hurried <= calm, "{collector}");
-            // ARP probes become the record of duplicates.
-            assert!(COLLECTORS.contains(collector) || *collector == "arp");
+            // ARP probes become the record of duplicates, the kernel's messages that of the log.
+            let part = ["arp", "kernel_log"].contains(collector);
+            assert!(COLLECTORS.contains(collector) || part);
         }
     }
 }

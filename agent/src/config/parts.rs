@@ -20,6 +20,7 @@ impl From<&Config> for collect::Settings {
             certificates: config.probe.tls.clone(),
             portal: config.probe.portal.clone(),
             state: Some(config.paths.state.clone()),
+            door: collect::Door::Executor(config.paths.executor_socket()),
             ..Self::default()
         }
     }

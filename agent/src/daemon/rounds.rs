@@ -2,7 +2,6 @@
 //! by somebody who asks.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,17 +9,14 @@ use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, Question};
 use aizen_protocol::record::{Body, Duplicate, DuplicateBy, Record, Trigger};
 use aizen_sanitizer::Sanitized;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::state::State;
-use crate::collect::{Changed, Collector, NetEvent};
-use crate::control::Connection;
+use crate::collect::{Collector, NetEvent};
 use crate::{analyze, clock, sanitize};
 
 /// Rounds that the expert sees at once: enough for "since" and for deltas.
 const REMEMBERED: usize = 6;
-/// Between two ARP probes for our own addresses: each wakes the executor.
-const DUPLICATES_EVERY: Duration = Duration::from_secs(300);
 
 /// Between two tellings of the memory to the orchestrator, which hears of the rounds anyway.
 const HISTORY_EVERY: Duration = Duration::from_secs(600);
@@ -30,7 +26,6 @@ pub(super) struct Rounds {
     pub(super) collector: Collector,
     pub(super) sanitizer: Arc<Mutex<sanitize::Stage>>,
     pub(super) state: State,
-    pub(super) executor: PathBuf,
     pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
     pub(super) history_due: Instant,
     /// Somebody wants the sanitized records as numbers.
@@ -48,20 +43,12 @@ impl Rounds {
         mut asks: mpsc::Receiver<Trigger>,
     ) {
         let mut trigger = Trigger::Asked;
-        let mut duplicates_due = Instant::now();
         loop {
             let began = Instant::now();
             self.round(trigger).await;
-            if Instant::now() >= duplicates_due {
-                self.look_for_duplicates().await;
-                duplicates_due = Instant::now() + DUPLICATES_EVERY;
-            }
             trigger = tokio::select! {
                 () = sleep_until(began + self.every) => Trigger::Tick,
-                Some(event) = netlink.recv() => {
-                    if event.changed.contains(&Changed::Addresses) {
-                        duplicates_due = Instant::now();
-                    }
+                Some(_) = netlink.recv() => {
                     self.state.kick();
                     Trigger::Event
                 }
@@ -119,38 +106,6 @@ impl Rounds {
         if self.state.judged(revealed) {
             tracing::info!(?health, findings, "verdict");
         }
-    }
-
-    async fn look_for_duplicates(&mut self) {
-        let mut found = Vec::new();
-        for candidate in self.collector.arp_candidates() {
-            let question = Question::ArpProbe {
-                dev: candidate.dev.clone(),
-                address: candidate.address.into(),
-            };
-            let asked = timeout(Duration::from_secs(5), async {
-                Connection::to_executor(&self.executor)
-                    .await?
-                    .ask(&ExecutorRequest::See(question))
-                    .await
-            });
-            match asked.await {
-                Ok(Ok(ExecutorAnswer::Answering { others })) if !others.is_empty() => {
-                    found.push(Duplicate {
-                        link: candidate.link,
-                        address: candidate.address.into(),
-                        others,
-                        by: DuplicateBy::Arp,
-                    })
-                }
-                Ok(Ok(ExecutorAnswer::Answering { .. })) => {}
-                answer => {
-                    tracing::debug!(?answer, dev = candidate.dev, "no ARP probe");
-                    return;
-                }
-            }
-        }
-        self.collector.learn_duplicates(found);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, sanitize::Stage> {

@@ -1,5 +1,6 @@
 //! Who may ask what, and what is done about it.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest, Question};
@@ -9,17 +10,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{self, NotAdmitted};
 use super::door::Ask;
+use super::questions::Keeper;
 use super::refusal::Refusals;
 use super::session::{Command, Session};
 use super::shared::Shared;
-use super::{ExecutorError, Job, questions};
+use super::{ExecutorError, Job};
 use crate::change::Event;
 use crate::confirm::NotConfirmed;
 use crate::control::{Access, Peer};
 use crate::report::ReportError;
-use crate::verify;
+use crate::{door, verify};
 
-/// Rehearsals and questions at once.
+/// Rehearsals and commands at once.
 const JOBS: usize = 4;
 /// Commands that wait for the pending change.
 const COMMANDS: usize = 8;
@@ -40,6 +42,7 @@ pub(crate) struct Desk {
     refusals: Refusals,
     pending: Option<(ChangeId, mpsc::Sender<Command>)>,
     jobs: usize,
+    questions: Rc<RefCell<Keeper>>,
 }
 
 type Answers = mpsc::Sender<ExecutorAnswer>;
@@ -51,6 +54,7 @@ impl Desk {
             refusals: Refusals::default(),
             pending: None,
             jobs: 0,
+            questions: Rc::default(),
         }
     }
 
@@ -190,7 +194,8 @@ impl Desk {
     }
 
     fn rehearse(&mut self, package: &Envelope, bindings: &Bindings, answers: Answers) -> Begun {
-        if self.jobs >= JOBS {
+        // Questions are counted by their keeper.
+        if self.jobs.saturating_sub(self.questions.borrow().running()) >= JOBS {
             return said(&answers, failed("too much is being rehearsed: try again"));
         }
         let prepared = super::rehearsal::prepare(&self.shared, package, bindings);
@@ -205,12 +210,18 @@ impl Desk {
     }
 
     fn see(&mut self, question: Question, answers: Answers) -> Begun {
-        if self.jobs >= JOBS {
-            return said(&answers, failed("too many questions at once: try again"));
+        let entered = self
+            .questions
+            .borrow_mut()
+            .enter(&question, self.shared.moment().since_boot);
+        if let Err(busy) = entered {
+            return said(&answers, failed(&busy.to_string()));
         }
         self.jobs += 1;
+        let questions = Rc::clone(&self.questions);
         Begun::Job(Box::pin(async move {
-            let answer = questions::answer(question).await;
+            let answer = door::answer(&question).await;
+            questions.borrow_mut().leave(&question);
             // Whoever asked may be gone.
             answers.send(answer).await.ok();
         }))

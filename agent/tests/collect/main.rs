@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use aizen_agent::collect::reach::Pinging;
 use aizen_agent::collect::resolve::{self, Asking};
-use aizen_agent::collect::{Collector, Settings, arp};
+use aizen_agent::collect::{Collector, Door, Settings, arp};
 use aizen_protocol::record::{
     Body, COLLECTORS, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, Duplicate, DuplicateBy, Gap,
     Link, Neighbour, NeighbourState, PathMtu, Reach, ReachRole, Round, Route, TimeServer, Trigger,
@@ -411,7 +411,9 @@ fn what_needs_a_permission_that_is_missing_is_a_gap_by_name() {
         pass.gaps()
     );
     assert!(
-        pass.gap("duplicates").unwrap().contains("CAP_NET_RAW"),
+        pass.gap("duplicates")
+            .unwrap()
+            .contains("only the executor may"),
         "{:?}",
         pass.gaps()
     );
@@ -444,7 +446,11 @@ fn a_second_owner_of_our_address_is_found_by_an_arp_probe_and_nobody_else_is() {
         ["02:00:00:00:00:99"]
     );
     let root = root("");
-    let pass = see(&device, settings(root.path()));
+    let asked = Settings {
+        door: Door::Direct,
+        ..settings(root.path())
+    };
+    let pass = see(&device, asked);
     let [duplicate] = &pass.duplicates[..] else {
         panic!("{:?}", pass.duplicates)
     };

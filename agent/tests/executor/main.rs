@@ -14,6 +14,7 @@
 mod cases;
 mod crashes;
 mod device;
+mod door;
 mod refusals;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         .iter()
         .chain(refusals::ALL)
         .chain(crashes::ALL)
+        .chain(door::ALL)
         .copied()
         .collect();
     if words.iter().any(|w| w == "--list") {

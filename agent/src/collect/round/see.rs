@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::collect::{CollectError, Seen};
 
+pub(super) mod door;
 pub(super) mod host;
 pub(super) mod probes;
 pub(super) mod tables;

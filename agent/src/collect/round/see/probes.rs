@@ -3,27 +3,22 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aizen_protocol::record::{
-    Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers,
-    Route, Time,
-};
+use aizen_protocol::record::{Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers, Route, Time};
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
-use crate::collect::{
-    CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach,
-    resolve, sntp,
-};
+use crate::collect::{CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach, resolve, sntp};
 
-/// Every probe that is due, side by side; answers to ARP apart, because they become part of another record.
+/// Every probe that is due, side by side.
 pub(in crate::collect::round) async fn see(
     settings: &Settings,
     due: &Due,
     tables: &Tables,
-) -> (Vec<Part>, Option<Told<Vec<Duplicate>>>) {
+) -> Vec<Part> {
     let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
     let (dns, (reach, neighbours), path_mtu, time, arp, certificates, portal) = tokio::join!(
+    let (dns, (reach, neighbours), path_mtu, time) = tokio::join!(
         see_dns(settings, resolvers),
         async {
             let reach = see_reach(settings, tables.routes.value(), resolvers).await;
@@ -47,6 +42,7 @@ pub(in crate::collect::round) async fn see(
     parts.extend(certificates.map(|told| Part::new("certificates", told, Body::Certificates)));
     parts.extend(portal.map(|told| Part::new("portal", told, Body::Portal)));
     (parts, arp)
+    parts
 }
 
 async fn see_dns(settings: &Settings, resolvers: Option<&Resolvers>) -> Told<Vec<DnsProbe>> {
@@ -153,23 +149,6 @@ fn path_targets(settings: &Settings, resolvers: Option<&Resolvers>) -> Vec<IpAdd
         .collect()
 }
 
-async fn see_arp(
-    settings: &Settings,
-    due: &Due,
-    links: Option<&Vec<Link>>,
-    addresses: Option<&Vec<Address>>,
-) -> Option<Told<Vec<Duplicate>>> {
-    if !due.runs("arp") {
-        return None;
-    }
-    let work = async {
-        let links = links.ok_or(CollectError::Blind("links"))?;
-        let addresses = addresses.ok_or(CollectError::Blind("addresses"))?;
-        Ok(duplicate::probe(&duplicate::candidates(links, addresses), ARP_LISTENS).await)
-    };
-    Some(within(settings.budgets.probe, work).await)
-}
-
 async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
     if !due.runs("time") {
         return None;
@@ -178,6 +157,4 @@ async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
     Some(within(settings.budgets.probe, work).await)
 }
 
-/// RFC 5227 waits up to 2 s after the last probe; on a wired network an answer takes milliseconds.
-const ARP_LISTENS: Duration = Duration::from_millis(1200);
 const SNTP_WAITS: Duration = Duration::from_millis(2000);
