@@ -183,20 +183,19 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
 async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Diagnose(args) => {
+            let settings = crate::collect::Settings {
+                door: crate::collect::Door::find(&config.paths.executor_socket()),
+                ..crate::collect::Settings::from(config)
+            };
             diagnose::run(
                 args,
                 json,
-                config.into(),
+                settings,
                 status::remembered(config).await,
                 || crate::sanitize::Stage::open(config),
                 &mut std::io::stdout().lock(),
             )
             .await
-            let settings = crate::collect::Settings {
-                door: crate::collect::Door::find(&config.paths.executor_socket()),
-                ..crate::collect::Settings::from(config)
-            };
-            diagnose::run(args, json, settings, &mut std::io::stdout().lock()).await
         }
         Command::Links(args) => look::run(Look::Links, &args, json, config.into()).await,
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,

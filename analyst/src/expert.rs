@@ -12,15 +12,14 @@ use jiff::Timestamp;
 
 use crate::case::{Case, View};
 
-mod certificate;
-mod clock;
-mod configuration;
-mod conntrack;
 mod advertisement;
 mod bond;
 mod bridge;
+mod certificate;
 mod circle;
 mod clock;
+mod configuration;
+mod conntrack;
 mod delegation;
 mod disk;
 mod draft;
@@ -30,20 +29,18 @@ mod firewall;
 mod forwarding;
 mod gateway;
 mod heat;
-mod ipsec;
 mod hole;
+mod ipsec;
 mod layer;
 mod lease;
 mod link;
+mod link_mtu;
 mod listen;
 mod log;
 mod memory;
-mod mtu;
-mod names;
-mod processor;
-mod link_mtu;
 mod metric;
 mod mtu;
+mod names;
 mod neighbour;
 mod optic;
 mod policy;
@@ -51,6 +48,7 @@ mod pool;
 mod port;
 mod portal;
 mod pppoe;
+mod processor;
 mod question;
 mod queue;
 mod reach;
@@ -59,16 +57,14 @@ mod resolver;
 mod reverse;
 mod route;
 mod service;
+mod since;
 mod transport;
 mod trend;
 mod unit;
 mod upstream;
+mod vlan;
 mod wifi;
 mod wireguard;
-mod since;
-mod unit;
-mod upstream;
-mod vlan;
 
 use draft::{Draft, Examined};
 
@@ -95,13 +91,11 @@ pub fn analyze(case: &Case) -> Verdict {
     let since = since::beginnings(case, &view, &roots);
     let mut findings: Vec<Finding> = roots
         .into_iter()
-        .map(|mut draft| {
-            let since = since(case, &draft, newest(&view));
+        .zip(since)
+        .map(|(mut draft, since)| {
             configuration::attach(&view, &mut draft, since);
             draft.into_finding(since)
         })
-        .zip(since)
-        .map(|(draft, since)| draft.into_finding(since))
         .collect();
     // Stable: within one severity the lower layer stays first.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -116,7 +110,6 @@ pub fn analyze(case: &Case) -> Verdict {
 
 /// Root causes at the end of one pass, the lowest layer first, and what was found well.
 fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
-    const FAMILIES: [fn(&View<'_>) -> Examined; 27] = [
     const FAMILIES: &[fn(&View<'_>) -> Examined] = &[
         link::examine,
         port::examine,

@@ -58,8 +58,6 @@ pub(crate) struct Evidence {
     pub(crate) time: Time,
     pub(crate) host: Host,
     pub(crate) gaps: Vec<Gap>,
-    /// What other collectors saw.
-    pub(crate) also: Vec<Body>,
     /// What else was seen; it takes the place of what stands above.
     pub(crate) extra: Vec<Body>,
 }
@@ -136,7 +134,6 @@ pub(crate) fn healthy(round: u64) -> Evidence {
             ..Host::default()
         },
         gaps: vec![],
-        also: vec![],
         extra: vec![],
     }
 }
@@ -200,10 +197,6 @@ impl Evidence {
                 dropped: 0,
             }),
         ];
-        self.also
-            .iter()
-            .cloned()
-            .chain(bodies)
         let told = |body: &Body| {
             let extra = |other: &Body| other.collector() == body.collector();
             !self.extra.iter().any(extra)
@@ -226,9 +219,9 @@ impl Evidence {
 
     /// Replaces what the collector of this body saw.
     pub(crate) fn see(&mut self, body: Body) {
-        self.also
+        self.extra
             .retain(|other| other.collector() != body.collector());
-        self.also.push(body);
+        self.extra.push(body);
     }
 
     pub(crate) fn verdict(&self) -> Verdict {

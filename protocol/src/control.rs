@@ -18,7 +18,7 @@ use crate::outcome::{Isolation, Outcome, Stage, Step};
 use crate::package::manifest::Risk;
 use crate::private::Mac;
 use crate::reason::Reason;
-use crate::record::{History, Body};
+use crate::record::{Body, History};
 use crate::statement::Confirmation;
 
 /// What may be asked of the executor. Reading is open to the daemon's group; the rest says who may.

@@ -10,7 +10,7 @@ use std::path::Path;
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
 use aizen_protocol::record::{
-    Address, Body, COLLECTORS, Duplicate, Gap, History, Profile, Record, Round, Trigger, LogLine,
+    Address, Body, COLLECTORS, Duplicate, Gap, History, LogLine, Profile, Record, Round, Trigger,
 };
 use aizen_sanitizer::Observation;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use self::see::tables::Tables;
 use self::see::{Part, Told, door, host, probes, tables};
 use super::duplicate;
 use super::schedule::{self, Schedule};
-use super::{Seen, Settings, history, neighbour, CollectError, Door};
+use super::{CollectError, Door, Seen, Settings, history, neighbour};
 use crate::clock;
 
 /// Runs rounds, and keeps what one round needs of the one before.
@@ -63,17 +63,6 @@ impl Collector {
     /// Goes on from what another process of this device remembers.
     pub fn recall(&mut self, history: History) {
         self.history.recall(history);
-    }
-
-    /// The IPv4 addresses of the last round that somebody with CAP_NET_RAW may probe for.
-    #[must_use]
-    pub fn arp_candidates(&self) -> &[Candidate] {
-        &self.candidates
-    }
-
-    /// Hands in what such a probe found, for the rounds that follow: it takes the place of a probe of our own.
-    pub fn learn_duplicates(&mut self, found: Vec<Duplicate>) {
-        self.learned = Some(found);
     }
 
     /// Runs every collector once and ends with [`Body::Round`]. `dropped` counts the records that never left.

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, Question};
-use aizen_protocol::record::{Body, Duplicate, DuplicateBy, Record, Trigger};
+use aizen_protocol::record::{Body, Record, Trigger};
 use aizen_sanitizer::Sanitized;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};

@@ -210,33 +210,13 @@ impl Draft {
 
     /// Witnesses that nobody can forge: anybody may write a line of log.
     fn measured(&self) -> usize {
-        self.sources().filter(|source| *source != "log").count()
+        self.sources().filter(|source| *source != LOG).count()
     }
 
-    /// Counts witnesses; what speaks against it costs one step.
-    pub(super) fn component(&self) -> &str {
-        &self.component
-    }
-
-    pub(super) fn cause(&self) -> &'static str {
-        self.cause
-    }
-
-    /// True if nothing but lines of log shows it: anybody may write those.
-    fn rests_on_log_alone(&self) -> bool {
-        self.sources().all(|source| source == LOG)
-    }
-
-    /// Counts witnesses, all lines of log as one; what speaks against it costs one step.
+    /// Counts measured witnesses; what speaks against it costs one step.
     fn confidence(&self) -> Confidence {
-        if self.rests_on_log_alone() {
-            return Confidence::Suspected;
-        }
         let against = usize::from(!self.contradictions.is_empty());
         let steps = self.measured().min(3).saturating_sub(against);
-        let other = self.sources().filter(|source| *source != LOG).count();
-        let logged = usize::from(other < self.witnesses.len());
-        let steps = (other + logged).min(3).saturating_sub(against);
         match steps {
             0 | 1 => Confidence::Suspected,
             2 => Confidence::Likely,
@@ -247,11 +227,6 @@ impl Draft {
     pub(super) fn into_finding(self, since: Timestamp) -> Finding {
         let confidence = self.confidence();
         let measured = self.measured() > 0;
-        let proposal = if self.rests_on_log_alone() {
-            None
-        } else {
-            self.proposal
-        };
         let bounded = |mut facts: Vec<Evidence>| {
             facts.truncate(FACTS);
             facts
@@ -270,7 +245,6 @@ impl Draft {
             consequences: texts(self.consequences),
             next_step: Text(self.next_step),
             proposal: self.proposal.filter(|_| measured),
-            proposal,
         }
     }
 }

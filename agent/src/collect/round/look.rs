@@ -18,11 +18,12 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
+        let due = self.schedule.start(began, Trigger::Asked);
         let settings = &self.settings;
         let (tables, neighbours, machine) = tokio::join!(
             tables::see(settings),
             within(settings.budgets.local, neighbour::collect()),
-            host::see(settings, &mut self.host),
+            host::see(settings, &due, &mut self.host),
         );
         let mut parts = tables.into_parts();
         parts.push(Part::new("neighbours", neighbours, Body::Neighbours));

@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aizen_protocol::record::{Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers, Route, Time};
+use aizen_protocol::record::{
+    Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers,
+    Route, Time,
+};
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
-use crate::collect::{CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach, resolve, sntp};
+use crate::collect::{
+    CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach,
+    resolve, sntp,
+};
 
 /// Every probe that is due, side by side.
 pub(in crate::collect::round) async fn see(
@@ -17,8 +23,7 @@ pub(in crate::collect::round) async fn see(
     tables: &Tables,
 ) -> Vec<Part> {
     let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
-    let (dns, (reach, neighbours), path_mtu, time, arp, certificates, portal) = tokio::join!(
-    let (dns, (reach, neighbours), path_mtu, time) = tokio::join!(
+    let (dns, (reach, neighbours), path_mtu, time, certificates, portal) = tokio::join!(
         see_dns(settings, resolvers),
         async {
             let reach = see_reach(settings, tables.routes.value(), resolvers).await;
@@ -28,7 +33,6 @@ pub(in crate::collect::round) async fn see(
         },
         see_path_mtu(settings, due, links, resolvers),
         see_time(settings, due),
-        see_arp(settings, due, links, tables.addresses.value()),
         see_certificates(settings, due, resolvers),
         see_portal(settings, due, resolvers),
     );
@@ -41,7 +45,6 @@ pub(in crate::collect::round) async fn see(
     parts.extend(time.map(|told| Part::new("time", told, Body::Time)));
     parts.extend(certificates.map(|told| Part::new("certificates", told, Body::Certificates)));
     parts.extend(portal.map(|told| Part::new("portal", told, Body::Portal)));
-    (parts, arp)
     parts
 }
 
