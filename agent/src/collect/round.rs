@@ -1,4 +1,5 @@
-//! One round: all collectors, side by side where they can be, each within its budget.
+//! One round: all collectors, side by side where they can be, each within its budget. And a glance: the kernel's tables
+//! alone, when it says that they changed.
 
 mod see;
 
@@ -17,9 +18,9 @@ use jiff::Timestamp;
 use self::see::tables::Tables;
 use self::see::{Part, Told, host, probes, tables};
 use super::duplicate::{self, Candidate};
-use super::schedule::{self, Schedule};
+use super::schedule::{self, Due, Schedule};
 use super::{Seen, Settings};
-use crate::clock;
+use crate::clock::{self, BootTime};
 
 /// Runs rounds, and keeps what one round needs of the one before.
 #[derive(Debug)]
@@ -28,13 +29,14 @@ pub struct Collector {
     boot: BootId,
     last: RoundId,
     schedule: Schedule,
+    tables: tables::Memory,
     host: host::Memory,
     kept: BTreeMap<&'static str, Kept>,
     candidates: Vec<Candidate>,
     learned: Option<Vec<Duplicate>>,
 }
 
-/// What a rare collector saw when it last ran: told again, with the time it was seen.
+/// What a collector saw when it last ran: told again, with the time it was seen.
 #[derive(Clone, Debug)]
 struct Kept {
     at: Timestamp,
@@ -52,6 +54,7 @@ impl Collector {
             boot,
             last: RoundId::default(),
             schedule: Schedule::default(),
+            tables: tables::Memory::default(),
             host: host::Memory::default(),
             kept: BTreeMap::new(),
             candidates: Vec::new(),
@@ -72,6 +75,44 @@ impl Collector {
 
     /// Runs every collector once and ends with [`Body::Round`]. `dropped` counts the records that never left.
     pub async fn round(&mut self, trigger: Trigger, dropped: u64) -> Vec<Observation> {
+        let (began, mut pass) = self.begin();
+        let mut due = self.schedule.start(began, trigger);
+        if self.learned.is_some() {
+            due.rest("arp");
+        }
+        let settings = &self.settings;
+        let ((tables, (probed, arp)), machine) = tokio::join!(
+            async {
+                let tables = tables::see(settings, &due, &mut self.tables).await;
+                let probed = probes::see(settings, &due, &tables).await;
+                (tables, probed)
+            },
+            host::see(settings, &mut self.host),
+        );
+        let mut parts = probed;
+        parts.extend(machine);
+        self.keep(&parts, |_| true);
+        let duplicates = self.see_duplicates(&tables, arp);
+        let read = tables.into_parts();
+        self.keep(&read, schedule::is_rare);
+        parts.extend(read);
+        parts.push(duplicates);
+        self.take(&mut pass, parts, schedule::is_rare);
+        pass.end(trigger, began, dropped)
+    }
+
+    /// Reads the kernel's tables alone: milliseconds. What is tried and what the machine says is told again as it was
+    /// seen last, so that the pass is as complete as a round's. Nothing counts as run.
+    pub async fn glance(&mut self, trigger: Trigger, dropped: u64) -> Vec<Observation> {
+        let (began, mut pass) = self.begin();
+        let tables = tables::see(&self.settings, &Due::default(), &mut self.tables).await;
+        let mut parts = vec![self.see_duplicates(&tables, None)];
+        parts.extend(tables.into_parts());
+        self.take(&mut pass, parts, |_| true);
+        pass.end(trigger, began, dropped)
+    }
+
+    fn begin(&mut self) -> (BootTime, Pass) {
         let began = clock::since_boot();
         // Milliseconds since boot count up over restarts of this program, too.
         let now = RoundId(u64::try_from(began.0.as_millis()).unwrap_or(u64::MAX));
@@ -82,42 +123,23 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
-        let mut due = self.schedule.start(began, trigger);
-        if self.learned.is_some() {
-            due.rest("arp");
-        }
-        let settings = &self.settings;
-        let ((tables, (probed, arp)), machine) = tokio::join!(
-            async {
-                let tables = tables::see(settings).await;
-                let probed = probes::see(settings, &due, &tables).await;
-                (tables, probed)
-            },
-            host::see(settings, &mut self.host),
-        );
-        pass.add(clock::now(), Body::Profile(profile(settings)));
-        let duplicates = self.see_duplicates(&tables, arp);
-        let mut parts = tables.into_parts();
-        parts.extend(probed);
-        parts.push(duplicates);
-        parts.extend(machine);
-        self.take(&mut pass, parts);
-        let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
-        pass.end(trigger, u32::try_from(took_ms).unwrap_or(u32::MAX), dropped)
+        pass.add(clock::now(), Body::Profile(profile(&self.settings)));
+        (began, pass)
     }
 
-    /// What was seen now, and what rare collectors saw last, from the cable upwards.
-    fn take(&mut self, pass: &mut Pass, mut parts: Vec<Part>) {
-        for part in &parts {
-            if schedule::is_rare(part.collector) {
-                self.kept.insert(part.collector, Kept::of(&part.told));
-            }
+    fn keep(&mut self, parts: &[Part], which: impl Fn(&str) -> bool) {
+        for part in parts.iter().filter(|part| which(part.collector)) {
+            self.kept.insert(part.collector, Kept::of(&part.told));
         }
+    }
+
+    /// What was seen now, and what some others saw last, from the cable upwards.
+    fn take(&self, pass: &mut Pass, mut parts: Vec<Part>, retold: impl Fn(&str) -> bool) {
         for collector in COLLECTORS {
             let place = parts.iter().position(|part| part.collector == *collector);
             if let Some(place) = place {
                 pass.take(collector, parts.swap_remove(place).told);
-            } else if let Some(kept) = self.kept.get(collector) {
+            } else if let Some(kept) = self.kept.get(collector).filter(|_| retold(collector)) {
                 pass.retell(collector, kept);
             }
         }
@@ -216,14 +238,15 @@ impl Pass {
         self.observations.push(Observation::new(record));
     }
 
-    fn end(mut self, trigger: Trigger, took_ms: u32, dropped: u64) -> Vec<Observation> {
+    fn end(mut self, trigger: Trigger, began: BootTime, dropped: u64) -> Vec<Observation> {
+        let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
         let mut gaps = std::mem::take(&mut self.gaps);
         gaps.truncate(MAX_GAPS);
         self.add(
             clock::now(),
             Body::Round(Round {
                 trigger,
-                took_ms,
+                took_ms: u32::try_from(took_ms).unwrap_or(u32::MAX),
                 gaps,
                 dropped,
             }),

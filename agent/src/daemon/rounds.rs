@@ -53,6 +53,7 @@ impl Rounds {
                         duplicates_due = Instant::now();
                     }
                     self.state.kick();
+                    self.glance().await;
                     Trigger::Event
                 }
                 Some(trigger) = asks.recv() => trigger,
@@ -78,16 +79,25 @@ impl Rounds {
         while self.history.len() > REMEMBERED {
             self.history.pop_front();
         }
-        self.judge();
+        self.judge(&[]);
         let kept = { self.lock().keep(clock::since_boot()) };
         if let Err(error) = kept {
             tracing::warn!(%error, "the map of pseudonyms is not on storage: it is kept in memory");
         }
     }
 
+    /// A verdict on the kernel's tables at once, seconds before the probes of the round that follows have ended. That
+    /// round is what is remembered and sent: a glance only tells again what earlier rounds tried.
+    async fn glance(&mut self) {
+        let observations = self.collector.glance(Trigger::Event, 0).await;
+        let records = self.lock().round(observations);
+        self.judge(&records);
+    }
+
     /// The same expert as in the cloud, on the same sanitized evidence; shown here with real values.
-    fn judge(&self) {
-        let verdict = analyze::sanitized(self.history.iter().flatten().cloned());
+    fn judge(&self, latest: &[Sanitized<Record>]) {
+        let evidence = self.history.iter().flatten().chain(latest);
+        let verdict = analyze::sanitized(evidence.cloned());
         let revealed = self.lock().reveal(verdict);
         let (health, findings) = (revealed.health, revealed.findings.len());
         if self.state.judged(revealed) {
