@@ -31,7 +31,7 @@ mod rounds;
 mod state;
 
 use packages::Packages;
-use rounds::Rounds;
+use rounds::{Bench, Rounds};
 use state::State;
 
 /// Why the daemon can't work.
@@ -119,13 +119,17 @@ impl Here {
             }
             std::future::pending().await
         });
+        let settings = collect::Settings::from(config);
         let mut rounds = Rounds {
             every: config.collect.every,
-            collector: Collector::new(collect::Settings::from(config)),
-            sanitizer: Arc::clone(&sanitizer),
-            state: state.clone(),
+            collector: Collector::new(settings.clone()),
             executor: config.paths.executor_socket(),
-            history: Default::default(),
+            bench: Bench {
+                onlooker: Collector::new(settings),
+                sanitizer: Arc::clone(&sanitizer),
+                state: state.clone(),
+                history: Default::default(),
+            },
         };
         tasks.spawn(async move { rounds.run(netlink, asks).await });
         Ok(Self {

@@ -6,6 +6,7 @@ mod see;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
@@ -40,7 +41,7 @@ pub struct Collector {
 #[derive(Clone, Debug)]
 struct Kept {
     at: Timestamp,
-    body: Option<Body>,
+    body: Option<Arc<Body>>,
     gaps: Vec<String>,
 }
 
@@ -112,6 +113,15 @@ impl Collector {
         pass.end(trigger, began, dropped)
     }
 
+    /// Takes over what another collector knows, so that a glance of this one can tell it while the other's round is
+    /// under way.
+    pub fn recall(&mut self, other: &Self) {
+        self.boot = other.boot.clone();
+        self.last = self.last.max(other.last);
+        self.kept.clone_from(&other.kept);
+        self.learned.clone_from(&other.learned);
+    }
+
     fn begin(&mut self) -> (BootTime, Pass) {
         let began = clock::since_boot();
         // Milliseconds since boot count up over restarts of this program, too.
@@ -171,7 +181,7 @@ impl Collector {
         if let Some(learned) = &self.learned {
             duplicates.extend(learned.iter().cloned());
         } else if let Some(kept) = self.kept.get(ARP) {
-            if let Some(Body::Duplicates(found)) = &kept.body {
+            if let Some(Body::Duplicates(found)) = kept.body.as_deref() {
                 duplicates.extend(found.iter().cloned());
             }
             gaps.clone_from(&kept.gaps);
@@ -189,7 +199,7 @@ impl Collector {
 impl Kept {
     fn of(told: &Told<Body>) -> Self {
         let (body, gaps) = match &told.result {
-            Ok(seen) => (Some(seen.value.clone()), seen.gaps.clone()),
+            Ok(seen) => (Some(Arc::new(seen.value.clone())), seen.gaps.clone()),
             Err(error) => (None, vec![error.to_string()]),
         };
         Self {
@@ -224,7 +234,7 @@ impl Pass {
         self.gaps
             .extend(kept.gaps.iter().map(|reason| gap(name, reason.clone())));
         if let Some(body) = &kept.body {
-            self.add(kept.at, body.clone());
+            self.add(kept.at, Body::clone(body));
         }
     }
 

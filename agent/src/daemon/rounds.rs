@@ -1,7 +1,7 @@
 //! The rounds: collect, sanitize, hand to the spool, judge. One after the other, woken by the clock, by the kernel or
 //! by somebody who asks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,9 +25,16 @@ const DUPLICATES_EVERY: Duration = Duration::from_secs(300);
 pub(super) struct Rounds {
     pub(super) every: Duration,
     pub(super) collector: Collector,
+    pub(super) executor: PathBuf,
+    pub(super) bench: Bench,
+}
+
+/// What verdicts are made of.
+pub(super) struct Bench {
+    /// Looks at the kernel's tables while the collector's round may be under way.
+    pub(super) onlooker: Collector,
     pub(super) sanitizer: Arc<Mutex<sanitize::Stage>>,
     pub(super) state: State,
-    pub(super) executor: PathBuf,
     pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
 }
 
@@ -41,68 +48,67 @@ impl Rounds {
         let mut duplicates_due = Instant::now();
         loop {
             let began = Instant::now();
-            self.round(trigger).await;
+            let mut changed = self.round(trigger, &mut netlink).await;
             if Instant::now() >= duplicates_due {
                 self.look_for_duplicates().await;
                 duplicates_due = Instant::now() + DUPLICATES_EVERY;
             }
-            trigger = tokio::select! {
-                () = sleep_until(began + self.every) => Trigger::Tick,
-                Some(event) = netlink.recv() => {
-                    if event.changed.contains(&Changed::Addresses) {
-                        duplicates_due = Instant::now();
+            trigger = if changed.is_empty() {
+                tokio::select! {
+                    () = sleep_until(began + self.every) => Trigger::Tick,
+                    Some(event) = netlink.recv() => {
+                        changed.extend(self.bench.glance(event).await);
+                        Trigger::Event
                     }
-                    self.state.kick();
-                    self.glance().await;
-                    Trigger::Event
+                    Some(trigger) = asks.recv() => trigger,
                 }
-                Some(trigger) = asks.recv() => trigger,
+            } else {
+                // The round may have looked before the change.
+                Trigger::Event
             };
+            if changed.contains(&Changed::Addresses) {
+                duplicates_due = Instant::now();
+            }
         }
     }
 
-    async fn round(&mut self, trigger: Trigger) {
-        let spool = self.state.spool();
+    /// One round; what the kernel tells meanwhile is looked at and judged at once. Returns what changed.
+    async fn round(
+        &mut self,
+        trigger: Trigger,
+        netlink: &mut mpsc::Receiver<NetEvent>,
+    ) -> BTreeSet<Changed> {
+        let spool = self.bench.state.spool();
         let dropped = match &spool {
             Some(spool) => spool.status().await.map_or(0, |s| s.dropped),
             None => 0,
         };
-        let observations = self.collector.round(trigger, dropped).await;
-        let records = self.lock().round(observations);
+        let mut changed = BTreeSet::new();
+        let observations = {
+            let round = self.collector.round(trigger, dropped);
+            tokio::pin!(round);
+            loop {
+                tokio::select! {
+                    observations = &mut round => break observations,
+                    Some(event) = netlink.recv() => changed.extend(self.bench.glance(event).await),
+                }
+            }
+        };
+        self.bench.onlooker.recall(&self.collector);
+        let records = self.bench.lock().round(observations);
         for record in &records {
             let Some(spool) = &spool else { break };
             if let Err(error) = spool.append_record(record).await {
                 tracing::warn!(%error, "a record was dropped and counted");
             }
         }
-        self.history.push_back(records);
-        while self.history.len() > REMEMBERED {
-            self.history.pop_front();
-        }
-        self.judge(&[]);
-        let kept = { self.lock().keep(clock::since_boot()) };
+        self.bench.remember(records);
+        self.bench.judge(&[]);
+        let kept = { self.bench.lock().keep(clock::since_boot()) };
         if let Err(error) = kept {
             tracing::warn!(%error, "the map of pseudonyms is not on storage: it is kept in memory");
         }
-    }
-
-    /// A verdict on the kernel's tables at once, seconds before the probes of the round that follows have ended. That
-    /// round is what is remembered and sent: a glance only tells again what earlier rounds tried.
-    async fn glance(&mut self) {
-        let observations = self.collector.glance(Trigger::Event, 0).await;
-        let records = self.lock().round(observations);
-        self.judge(&records);
-    }
-
-    /// The same expert as in the cloud, on the same sanitized evidence; shown here with real values.
-    fn judge(&self, latest: &[Sanitized<Record>]) {
-        let evidence = self.history.iter().flatten().chain(latest);
-        let verdict = analyze::sanitized(evidence.cloned());
-        let revealed = self.lock().reveal(verdict);
-        let (health, findings) = (revealed.health, revealed.findings.len());
-        if self.state.judged(revealed) {
-            tracing::info!(?health, findings, "verdict");
-        }
+        changed
     }
 
     async fn look_for_duplicates(&mut self) {
@@ -135,6 +141,39 @@ impl Rounds {
             }
         }
         self.collector.learn_duplicates(found);
+    }
+}
+
+impl Bench {
+    /// A verdict on the kernel's tables at once, seconds before the probes of a round have ended. The round that follows
+    /// is what is remembered and sent: a glance only tells again what earlier rounds tried.
+    async fn glance(&mut self, event: NetEvent) -> BTreeSet<Changed> {
+        self.state.kick();
+        // Without a round there is nothing to tell again: half the evidence would make a wrong verdict.
+        if !self.history.is_empty() {
+            let observations = self.onlooker.glance(Trigger::Event, 0).await;
+            let records = self.lock().round(observations);
+            self.judge(&records);
+        }
+        event.changed
+    }
+
+    fn remember(&mut self, records: Vec<Sanitized<Record>>) {
+        self.history.push_back(records);
+        while self.history.len() > REMEMBERED {
+            self.history.pop_front();
+        }
+    }
+
+    /// The same expert as in the cloud, on the same sanitized evidence; shown here with real values.
+    fn judge(&self, latest: &[Sanitized<Record>]) {
+        let evidence = self.history.iter().flatten().chain(latest);
+        let verdict = analyze::sanitized(evidence.cloned());
+        let revealed = self.lock().reveal(verdict);
+        let (health, findings) = (revealed.health, revealed.findings.len());
+        if self.state.judged(revealed) {
+            tracing::info!(?health, findings, "verdict");
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, sanitize::Stage> {

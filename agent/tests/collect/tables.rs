@@ -267,6 +267,12 @@ fn a_queue_that_drops_tells_how_much() {
     );
 }
 
+/// Weights of a route's next hops, and which of them are dead.
+fn ways(tables: &Tables, destination: &str) -> Vec<(u16, bool)> {
+    let hops = tables.route(destination).next_hops.iter();
+    hops.map(|hop| (hop.weight, hop.dead)).collect()
+}
+
 #[test]
 fn routes_tell_dead_ways_and_spell_next_hop_objects_out() {
     let (device, gateway) = device_and_gateway();
@@ -279,6 +285,14 @@ fn routes_tell_dead_ways_and_spell_next_hop_objects_out() {
     device.ip("route add 10.2.0.0/16 nhid 10");
     device.ip("route add 10.3.0.0/16 nhid 20");
     device.exec(&["sysctl", "-qw", "net.ipv4.nexthop_compat_mode=0"]);
+    let seen = glance(&device);
+    let wan = seen.link("wan").index;
+    let single = seen.route("10.2.0.0/16");
+    assert_eq!(
+        (single.gateway, single.link),
+        (Some(ip("192.0.2.1")), Some(wan))
+    );
+    assert_eq!(ways(&seen, "10.3.0.0/16"), [(4, false), (1, false)]);
     gateway.ip("link set isp2 down");
     let since = Instant::now();
     let seen = loop {
@@ -289,18 +303,7 @@ fn routes_tell_dead_ways_and_spell_next_hop_objects_out() {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let wan = seen.link("wan").index;
-    let ways = |destination: &str| -> Vec<_> {
-        let hops = seen.route(destination).next_hops.iter();
-        hops.map(|hop| (hop.weight, hop.dead)).collect()
-    };
-    assert_eq!(ways("10.1.0.0/16"), [(3, false), (1, true)]);
-    assert_eq!(ways("10.3.0.0/16"), [(4, false), (1, true)]);
-    let single = seen.route("10.2.0.0/16");
-    assert_eq!(
-        (single.gateway, single.link),
-        (Some(ip("192.0.2.1")), Some(wan))
-    );
+    assert_eq!(ways(&seen, "10.1.0.0/16"), [(3, false), (1, true)]);
     let dead = |destination: &str| seen.route(destination).dead;
     assert!(!dead("10.1.0.0/16") && !dead("0.0.0.0/0") && dead("198.51.100.0/24"));
 }
