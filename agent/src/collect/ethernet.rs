@@ -181,6 +181,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_kernel_of_this_machine_answers_about_each_port_or_says_that_it_cannot() {
+        let links = crate::collect::link::collect().await.unwrap().value;
+        let seen = collect(Path::new("/"), &links).await.unwrap();
+        let ports = links.iter().filter(|link| has_hardware(link)).count();
+        assert_eq!(seen.value.len(), ports);
+        let unable = |gap: &String| gap.contains("ethtool netlink") || gap.contains("refused");
+        assert!(seen.gaps.iter().all(unable), "{:?}", seen.gaps);
+    }
+
+    #[tokio::test]
     async fn the_driver_is_the_name_that_sysfs_links_to() {
         let root = tempfile::tempdir().unwrap();
         let device = root.path().join("sys/class/net/eth0/device");
