@@ -31,7 +31,7 @@ mod rounds;
 mod state;
 
 use packages::Packages;
-use rounds::Rounds;
+use rounds::{Bench, Rounds};
 use state::State;
 
 /// Why the daemon can't work.
@@ -135,12 +135,16 @@ impl Here {
             }
             std::future::pending().await
         });
+        let settings = collect::Settings::from(config);
         let mut rounds = Rounds {
             every: config.collect.every,
-            collector: Collector::new(collect::Settings::from(config)),
-            sanitizer: Arc::clone(&sanitizer),
-            state: state.clone(),
-            history: Default::default(),
+            collector: Collector::new(settings.clone()),
+            bench: Bench {
+                onlooker: Collector::new(settings),
+                sanitizer: Arc::clone(&sanitizer),
+                state: state.clone(),
+                history: Default::default(),
+            },
             exports: config.metrics.otlp.is_some(),
             history_due: tokio::time::Instant::now(),
         };

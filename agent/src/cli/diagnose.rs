@@ -108,7 +108,7 @@ async fn observe(settings: Settings, remembered: Option<History>) -> Vec<Observa
     let began = clock::since_boot();
     let mut collector = Collector::new(settings);
     if let Some(history) = remembered {
-        collector.recall(history);
+        collector.inherit(history);
     }
     let mut observations = collector.round(Trigger::Asked, 0).await;
     let took = clock::since_boot().0.saturating_sub(began.0);

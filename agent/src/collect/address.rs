@@ -28,14 +28,16 @@ fn decode(message: &AddressMessage) -> Option<Address> {
     let mut local: Option<IpAddr> = None;
     let mut other: Option<IpAddr> = None;
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
-    let mut valid_s = None;
+    let (mut valid_s, mut preferred_s) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => other = Some(*address),
             AddressAttribute::Flags(all) => flags = *all,
             AddressAttribute::CacheInfo(lives) => {
-                valid_s = Some(lives.ifa_valid).filter(|&s| s != u32::MAX)
+                let ends = |seconds| Some(seconds).filter(|&s| s != u32::MAX);
+                valid_s = ends(lives.ifa_valid);
+                preferred_s = ends(lives.ifa_preferred);
             }
             _ => {}
         }
@@ -53,7 +55,7 @@ fn decode(message: &AddressMessage) -> Option<Address> {
         deprecated: flags.contains(AddressFlags::Deprecated),
         dynamic: !flags.contains(AddressFlags::Permanent),
         valid_s,
-        preferred_s: None,
+        preferred_s,
     })
 }
 
@@ -70,7 +72,7 @@ fn scope(scope: AddressScope) -> String {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::address::AddressHeaderFlags;
+    use netlink_packet_route::address::{AddressHeaderFlags, CacheInfo};
 
     use super::*;
 
@@ -98,6 +100,19 @@ mod tests {
         ];
         let address = decode(&message).unwrap();
         assert!(address.dad_failed && address.tentative && address.dynamic);
+    }
+
+    #[test]
+    fn a_lease_counts_down_twice_and_for_ever_is_none() {
+        let mut lives = CacheInfo::default();
+        (lives.ifa_valid, lives.ifa_preferred) = (u32::MAX, 30);
+        let mut message = AddressMessage::default();
+        message.attributes = vec![
+            AddressAttribute::Address("2001:db8::1".parse().unwrap()),
+            AddressAttribute::CacheInfo(lives),
+        ];
+        let address = decode(&message).unwrap();
+        assert_eq!((address.valid_s, address.preferred_s), (None, Some(30)));
     }
 
     #[test]

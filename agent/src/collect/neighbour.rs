@@ -6,7 +6,8 @@ use aizen_protocol::private::Mac;
 use aizen_protocol::record::{Neighbour, NeighbourState};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState as KernelState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+    NeighbourState as KernelState,
 };
 
 use super::{CollectError, Seen, netlink};
@@ -30,7 +31,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<Neighbour>>, CollectError> {
 
 fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
     let mut address: Option<IpAddr> = None;
-    let mut mac = None;
+    let (mut mac, mut confirmed) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => {
@@ -42,6 +43,7 @@ fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac)
             }
+            NeighbourAttribute::CacheInfo(cache) => confirmed = Some(cache.confirmed),
             _ => {}
         }
     }
@@ -58,8 +60,11 @@ fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
         address,
         mac,
         state,
-        router: false,
-        confirmed_ms: None,
+        router: message.header.flags.contains(NeighbourFlags::Router),
+        // An entry that never answered carries a time all the same.
+        confirmed_ms: confirmed
+            .filter(|_| mac.is_some() && state != NeighbourState::Permanent)
+            .map(|ticks| u64::from(ticks) * 1000 / USER_HZ),
     })
 }
 
@@ -81,9 +86,14 @@ fn state(state: KernelState) -> NeighbourState {
     }
 }
 
+/// Ticks a second of times that the kernel tells programs (`USER_HZ`): 100 wherever this program runs.
+const USER_HZ: u64 = 100;
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+
+    use netlink_packet_route::neighbour::NeighbourCacheInfo;
 
     use super::*;
 
@@ -102,6 +112,24 @@ mod tests {
         assert_eq!(
             (neighbour.state, neighbour.mac),
             (NeighbourState::Failed, None)
+        );
+    }
+
+    #[test]
+    fn a_router_says_so_and_its_last_sign_of_life_is_told_in_milliseconds() {
+        let mut router = message([192, 0, 2, 1], KernelState::Stale);
+        router.header.flags = NeighbourFlags::Router;
+        let mut cache = [0; 16];
+        cache[..4].copy_from_slice(&150_u32.to_ne_bytes());
+        let cache = NeighbourCacheInfo::parse(&cache).unwrap();
+        router.attributes.extend([
+            NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 1]),
+            NeighbourAttribute::CacheInfo(cache),
+        ]);
+        let neighbour = decode(&router).unwrap();
+        assert_eq!(
+            (neighbour.router, neighbour.confirmed_ms),
+            (true, Some(1500))
         );
     }
 

@@ -3,13 +3,17 @@
 //! One raw socket a question instead of the `rtnetlink` crate's connection task: a dump costs a fifth of it, and
 //! `NLM_F_DUMP_INTR`, the kernel's "this dump is torn", reaches the caller.
 
+pub(crate) mod attribute;
+pub(crate) mod ear;
+pub(crate) mod generic;
+
 use std::io;
 use std::time::Duration;
 
 use aizen_protocol::limit;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
@@ -27,6 +31,45 @@ pub enum NetlinkError {
     Refused(io::Error),
 }
 
+/// A question in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    protocol: isize,
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Question {
+    /// A question to rtnetlink: its `RTM_GET…` number, the kind's fixed header and attributes.
+    pub(crate) fn route(kind: u16, body: Vec<u8>) -> Self {
+        Self {
+            protocol: NETLINK_ROUTE,
+            kind,
+            body,
+        }
+    }
+
+    fn bytes(&self, flags: u16) -> Vec<u8> {
+        let length = u32::try_from(HEADER + self.body.len()).unwrap_or(u32::MAX);
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(self.kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        // One question a socket: the sequence number matters to nobody, and the kernel knows the port.
+        bytes.extend(1_u32.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(&self.body);
+        bytes
+    }
+}
+
+impl From<RouteNetlinkMessage> for Question {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        Self::route(message.message_type(), body)
+    }
+}
+
 /// What a dump brought.
 #[derive(Debug)]
 pub(crate) struct Dump<T> {
@@ -36,6 +79,8 @@ pub(crate) struct Dump<T> {
     pub(crate) beyond: usize,
     /// Messages that this program can't decode.
     pub(crate) undecoded: usize,
+    /// The kernel gave up before the end.
+    pub(crate) cut: Option<io::Error>,
     /// The kernel said each time that the table changed under the dump.
     pub(crate) torn: bool,
 }
@@ -53,6 +98,9 @@ impl<T> Dump<T> {
                 self.undecoded
             ));
         }
+        if let Some(error) = self.cut {
+            gaps.push(format!("the kernel ended the {what} early: {error}"));
+        }
         if self.torn {
             gaps.push(format!(
                 "the {what} changed while they were read, {ATTEMPTS} times"
@@ -65,16 +113,29 @@ impl<T> Dump<T> {
     }
 }
 
-/// Asks for all objects of a kind. `decode` picks what is wanted; what it calls urgent is kept even beyond the bound
-/// on the number of objects.
+/// Asks rtnetlink for all objects of a kind. `decode` picks what is wanted; what it calls urgent is kept even beyond
+/// the bound on the number of objects.
 pub(crate) async fn dump<T>(
     question: RouteNetlinkMessage,
     decode: impl Fn(RouteNetlinkMessage) -> Vec<T>,
     urgent: impl Fn(&T) -> bool,
 ) -> Result<Dump<T>, NetlinkError> {
+    let decode = |part: &Part<'_>| {
+        let message = RouteNetlinkMessage::deserialize(&part.header, part.payload);
+        message.ok().map(&decode)
+    };
+    dump_parts(&question.into(), decode, urgent).await
+}
+
+/// As [`dump`], for messages that `decode` reads itself; it returns none for one that can't be right.
+pub(crate) async fn dump_parts<T, I: IntoIterator<Item = T>>(
+    question: &Question,
+    decode: impl Fn(&Part<'_>) -> Option<I>,
+    urgent: impl Fn(&T) -> bool,
+) -> Result<Dump<T>, NetlinkError> {
     let mut attempt = 1;
     loop {
-        let dump = dump_once(question.clone(), &decode, &urgent).await?;
+        let dump = dump_once(question, &decode, &urgent).await?;
         if !dump.torn || attempt == ATTEMPTS {
             return Ok(dump);
         }
@@ -84,9 +145,9 @@ pub(crate) async fn dump<T>(
     }
 }
 
-async fn dump_once<T>(
-    question: RouteNetlinkMessage,
-    decode: &impl Fn(RouteNetlinkMessage) -> Vec<T>,
+async fn dump_once<T, I: IntoIterator<Item = T>>(
+    question: &Question,
+    decode: &impl Fn(&Part<'_>) -> Option<I>,
     urgent: &impl Fn(&T) -> bool,
 ) -> Result<Dump<T>, NetlinkError> {
     let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
@@ -94,6 +155,7 @@ async fn dump_once<T>(
         items: Vec::new(),
         beyond: 0,
         undecoded: 0,
+        cut: None,
         torn: false,
     };
     let mut datagram = Vec::with_capacity(DATAGRAM);
@@ -102,12 +164,12 @@ async fn dump_once<T>(
         for part in parts(&datagram) {
             dump.torn |= part.header.flags & NLM_F_DUMP_INTR != 0;
             match part.header.message_type {
-                NLMSG_DONE => return Ok(dump),
-                NLMSG_ERROR => return Err(refusal(part.payload)),
-                _ => match RouteNetlinkMessage::deserialize(&part.header, part.payload) {
-                    Err(_) => dump.undecoded += 1,
-                    Ok(message) => {
-                        for item in decode(message) {
+                NLMSG_DONE => return ended(dump, part.payload),
+                NLMSG_ERROR => return Err(NetlinkError::Refused(refusal(part.payload))),
+                _ => match decode(&part) {
+                    None => dump.undecoded += 1,
+                    Some(items) => {
+                        for item in items {
                             if dump.items.len() < limit::OBJECTS || urgent(&item) {
                                 dump.items.push(item);
                             } else {
@@ -123,10 +185,37 @@ async fn dump_once<T>(
     }
 }
 
-/// Asks for one object.
+/// The end of a dump carries an error number, too: one object that can't be read ends the list.
+fn ended<T>(mut dump: Dump<T>, payload: &[u8]) -> Result<Dump<T>, NetlinkError> {
+    let error = refusal(payload);
+    if error.raw_os_error() != Some(0) {
+        if dump.items.is_empty() {
+            return Err(NetlinkError::Refused(error));
+        }
+        dump.cut = Some(error);
+    }
+    Ok(dump)
+}
+
+/// Asks rtnetlink for one object.
 pub(crate) async fn ask_one(
     question: RouteNetlinkMessage,
 ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+    let kind = question.message_type();
+    let answer = move |payload: &[u8]| {
+        let mut header = NetlinkHeader::default();
+        // `RTM_NEW…` is two below `RTM_GET…`.
+        header.message_type = kind.saturating_sub(2);
+        RouteNetlinkMessage::deserialize(&header, payload).ok()
+    };
+    Ok(ask_part(&question.into(), answer).await?.flatten())
+}
+
+/// Asks for one object and reads its message.
+pub(crate) async fn ask_part<T>(
+    question: &Question,
+    decode: impl FnOnce(&[u8]) -> T,
+) -> Result<Option<T>, NetlinkError> {
     let socket = asked(question, NLM_F_REQUEST).await?;
     let mut datagram = Vec::with_capacity(DATAGRAM);
     receive(&socket, &mut datagram).await?;
@@ -134,21 +223,15 @@ pub(crate) async fn ask_one(
         return Ok(None);
     };
     if part.header.message_type == NLMSG_ERROR {
-        return Err(refusal(part.payload));
+        return Err(NetlinkError::Refused(refusal(part.payload)));
     }
-    Ok(RouteNetlinkMessage::deserialize(&part.header, part.payload).ok())
+    Ok(Some(decode(part.payload)))
 }
 
-async fn asked(question: RouteNetlinkMessage, flags: u16) -> io::Result<TokioSocket> {
-    let mut socket = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
+async fn asked(question: &Question, flags: u16) -> io::Result<TokioSocket> {
+    let mut socket = <TokioSocket as AsyncSocket>::new(question.protocol)?;
     socket.socket_mut().bind_auto()?;
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = 1;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+    let bytes = question.bytes(flags);
     socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
     Ok(socket)
 }
@@ -164,11 +247,11 @@ pub(crate) async fn receive(socket: &TokioSocket, datagram: &mut Vec<u8>) -> io:
     }
 }
 
-fn refusal(payload: &[u8]) -> NetlinkError {
+fn refusal(payload: &[u8]) -> io::Error {
     let code = payload
         .first_chunk()
         .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-    NetlinkError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))
+    io::Error::from_raw_os_error(code.saturating_neg())
 }
 
 /// One message of a datagram.
@@ -261,24 +344,41 @@ mod tests {
             items: vec![1],
             beyond: 2,
             undecoded: 3,
+            cut: Some(io::Error::from_raw_os_error(5)),
             torn: true,
         };
         let seen = dump.seen("routes");
-        assert_eq!((seen.value, seen.gaps.len()), (vec![1], 3));
+        assert_eq!((seen.value, seen.gaps.len()), (vec![1], 4));
         let whole = Dump::<u8> {
             items: Vec::new(),
             beyond: 0,
             undecoded: 0,
+            cut: None,
             torn: false,
         };
         assert_eq!(whole.seen("routes").gaps, Vec::<String>::new());
     }
 
     #[test]
+    fn a_dump_that_ends_with_an_error_is_refused_if_empty_and_cut_otherwise() {
+        let dump = |items| Dump {
+            items,
+            beyond: 0,
+            undecoded: 0,
+            cut: None,
+            torn: false,
+        };
+        let eio = (-5_i32).to_ne_bytes();
+        assert!(ended(dump(Vec::<u8>::new()), &eio).is_err());
+        assert!(ended(dump(vec![1]), &eio).unwrap().cut.is_some());
+        assert!(ended(dump(vec![1]), &[0; 4]).unwrap().cut.is_none());
+    }
+
+    #[test]
     fn a_refusal_carries_the_errno() {
         let error = refusal(&(-19_i32).to_ne_bytes());
-        assert!(matches!(error, NetlinkError::Refused(e) if e.raw_os_error() == Some(19)));
-        assert!(matches!(refusal(b"x"), NetlinkError::Refused(_)));
+        assert_eq!(error.raw_os_error(), Some(19));
+        assert_eq!(refusal(b"x").raw_os_error(), Some(0));
     }
 
     proptest! {

@@ -70,8 +70,14 @@ pub(crate) fn targets(
             .filter(|r| r.destination.is_default() && r.kind == "unicast")
     };
     for route in defaults().filter(|r| r.table == route::MAIN) {
-        if let Some(gateway) = route.gateway {
-            add(gateway, route.link, ReachRole::Gateway);
+        let ways = route
+            .next_hops
+            .iter()
+            .map(|hop| (hop.gateway, Some(hop.link)));
+        for (gateway, link) in ways.chain([(route.gateway, route.link)]) {
+            if let Some(gateway) = gateway {
+                add(gateway, link, ReachRole::Gateway);
+            }
         }
     }
     if let Some(gateway) = expected

@@ -1,4 +1,5 @@
-//! One round: all collectors, side by side where they can be, each within its budget.
+//! One round: all collectors, side by side where they can be, each within its budget. And a glance: the kernel's tables
+//! alone, when it says that they changed.
 
 mod look;
 mod see;
@@ -6,6 +7,7 @@ mod see;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
@@ -19,9 +21,9 @@ use self::see::door::KERNEL_LOG;
 use self::see::tables::Tables;
 use self::see::{Part, Told, door, host, probes, tables};
 use super::duplicate;
-use super::schedule::{self, Schedule};
+use super::schedule::{self, Due, Schedule};
 use super::{CollectError, Door, Seen, Settings, history, neighbour};
-use crate::clock;
+use crate::clock::{self, BootTime};
 
 /// Runs rounds, and keeps what one round needs of the one before.
 #[derive(Debug)]
@@ -30,16 +32,17 @@ pub struct Collector {
     boot: BootId,
     last: RoundId,
     schedule: Schedule,
+    tables: tables::Memory,
     host: host::Memory,
     history: history::Memory,
     kept: BTreeMap<&'static str, Kept>,
 }
 
-/// What a rare collector saw when it last ran: told again, with the time it was seen.
+/// What a collector saw when it last ran: told again, with the time it was seen.
 #[derive(Clone, Debug)]
 struct Kept {
     at: Timestamp,
-    body: Option<Body>,
+    body: Option<Arc<Body>>,
     gaps: Vec<String>,
 }
 
@@ -54,6 +57,7 @@ impl Collector {
             boot,
             last: RoundId::default(),
             schedule: Schedule::new(wakes),
+            tables: tables::Memory::default(),
             host: host::Memory::default(),
             history: history::Memory::default(),
             kept: BTreeMap::new(),
@@ -61,12 +65,65 @@ impl Collector {
     }
 
     /// Goes on from what another process of this device remembers.
-    pub fn recall(&mut self, history: History) {
+    pub fn inherit(&mut self, history: History) {
         self.history.recall(history);
     }
 
     /// Runs every collector once and ends with [`Body::Round`]. `dropped` counts the records that never left.
     pub async fn round(&mut self, trigger: Trigger, dropped: u64) -> Vec<Observation> {
+        let (began, mut pass) = self.begin();
+        let due = self.schedule.start(began, trigger);
+        let settings = &self.settings;
+        let ((tables, probed, behind), machine) = tokio::join!(
+            async {
+                let tables = tables::see(settings, &due, &mut self.tables).await;
+                let (probed, behind) = tokio::join!(
+                    probes::see(settings, &due, &tables),
+                    door::see(settings, &due, &tables),
+                );
+                (tables, probed, behind)
+            },
+            host::see(settings, &due, &mut self.host),
+        );
+        for collector in behind.over {
+            self.kept.remove(collector);
+        }
+        let duplicates = self.see_duplicates(&tables, behind.arp);
+        let mut parts = probed;
+        parts.extend(behind.parts);
+        parts.extend(machine);
+        self.keep(&parts, |_| true);
+        let log = self.merge_log(&mut parts);
+        parts.extend(log);
+        let read = tables.into_parts();
+        self.keep(&read, schedule::is_rare);
+        parts.extend(read);
+        parts.push(duplicates);
+        parts.push(self.remember(&parts));
+        self.take(&mut pass, parts, schedule::is_rare);
+        pass.end(trigger, began, dropped)
+    }
+
+    /// Reads the kernel's tables alone: milliseconds. What is tried and what the machine says is told again as it was
+    /// seen last, so that the pass is as complete as a round's. Nothing counts as run.
+    pub async fn glance(&mut self, trigger: Trigger, dropped: u64) -> Vec<Observation> {
+        let (began, mut pass) = self.begin();
+        let tables = tables::see(&self.settings, &Due::default(), &mut self.tables).await;
+        let mut parts = vec![self.see_duplicates(&tables, None)];
+        parts.extend(tables.into_parts());
+        self.take(&mut pass, parts, |_| true);
+        pass.end(trigger, began, dropped)
+    }
+
+    /// Takes over what another collector knows, so that a glance of this one can tell it while the other's round is
+    /// under way.
+    pub fn recall(&mut self, other: &Self) {
+        self.boot = other.boot.clone();
+        self.last = self.last.max(other.last);
+        self.kept.clone_from(&other.kept);
+    }
+
+    fn begin(&mut self) -> (BootTime, Pass) {
         let began = clock::since_boot();
         // Milliseconds since boot count up over restarts of this program, too.
         let now = RoundId(u64::try_from(began.0.as_millis()).unwrap_or(u64::MAX));
@@ -77,33 +134,14 @@ impl Collector {
             observations: Vec::new(),
             gaps: Vec::new(),
         };
-        let due = self.schedule.start(began, trigger);
-        let settings = &self.settings;
-        let ((tables, probed, behind), machine) = tokio::join!(
-            async {
-                let tables = tables::see(settings).await;
-                let (probed, behind) = tokio::join!(
-                    probes::see(settings, &due, &tables),
-                    door::see(settings, &due, &tables),
-                );
-                (tables, probed, behind)
-            },
-            host::see(settings, &due, &mut self.host),
-        );
-        pass.add(clock::now(), Body::Profile(profile(settings)));
-        let duplicates = self.see_duplicates(&tables, behind.arp);
-        let mut parts = tables.into_parts();
-        parts.extend(probed);
-        parts.extend(behind.parts);
-        for collector in behind.over {
-            self.kept.remove(collector);
+        pass.add(clock::now(), Body::Profile(profile(&self.settings)));
+        (began, pass)
+    }
+
+    fn keep(&mut self, parts: &[Part], which: impl Fn(&str) -> bool) {
+        for part in parts.iter().filter(|part| which(part.collector)) {
+            self.kept.insert(part.collector, Kept::of(&part.told));
         }
-        parts.push(duplicates);
-        parts.extend(machine);
-        parts.push(self.remember(&parts));
-        self.take(&mut pass, parts);
-        let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
-        pass.end(trigger, u32::try_from(took_ms).unwrap_or(u32::MAX), dropped)
     }
 
     /// Adds what was seen to the memory, and tells it.
@@ -121,30 +159,25 @@ impl Collector {
                 gaps: Vec::new(),
             }),
         };
-        Part::new("history", told, Body::History)
+        let part = Part::new("history", told, Body::History);
+        self.keep(std::slice::from_ref(&part), |_| true);
+        part
     }
 
-    /// What was seen now, and what rare collectors saw last, from the cable upwards.
-    fn take(&mut self, pass: &mut Pass, mut parts: Vec<Part>) {
-        for part in &parts {
-            if schedule::is_rare(part.collector) {
-                self.kept.insert(part.collector, Kept::of(&part.told));
-            }
-        }
-        let log = self.merge_log(&mut parts);
-        parts.extend(log);
+    /// What was seen now, and what some others saw last, from the cable upwards.
+    fn take(&self, pass: &mut Pass, mut parts: Vec<Part>, retold: impl Fn(&str) -> bool) {
         for collector in COLLECTORS {
             let place = parts.iter().position(|part| part.collector == *collector);
             if let Some(place) = place {
                 pass.take(collector, parts.swap_remove(place).told);
-            } else if let Some(kept) = self.kept.get(collector) {
+            } else if let Some(kept) = self.kept.get(collector).filter(|_| retold(collector)) {
                 pass.retell(collector, kept);
             }
         }
     }
 
     /// Lines of the log from wherever they come, in the order of their time, as one part; none if nobody brought any.
-    fn merge_log(&self, parts: &mut Vec<Part>) -> Option<Part> {
+    fn merge_log(&mut self, parts: &mut Vec<Part>) -> Option<Part> {
         let is_log = |part: &mut Part| [LOG, KERNEL_LOG].contains(&part.collector);
         let mut came: Vec<_> = parts.extract_if(.., is_log).collect();
         if !came.iter().any(|part| part.collector == KERNEL_LOG) {
@@ -170,7 +203,10 @@ impl Collector {
             }
             None => Err(CollectError::Unseen(gaps.join("; "))),
         };
-        Some(Part::new(LOG, Told { at, result }, Body::Log))
+        let part = Part::new(LOG, Told { at, result }, Body::Log);
+        // A glance tells the lines as they were told.
+        self.keep(std::slice::from_ref(&part), |_| true);
+        Some(part)
     }
 
     fn see_duplicates(&mut self, tables: &Tables, arp: Option<Told<Vec<Duplicate>>>) -> Part {
@@ -195,7 +231,7 @@ impl Collector {
             self.kept.insert(ARP, Kept::of(&arp.map(Body::Duplicates)));
         }
         if let Some(kept) = self.kept.get(ARP) {
-            if let Some(Body::Duplicates(found)) = &kept.body {
+            if let Some(Body::Duplicates(found)) = kept.body.as_deref() {
                 duplicates.extend(found.iter().cloned());
             }
             gaps.clone_from(&kept.gaps);
@@ -213,7 +249,7 @@ impl Collector {
 impl Kept {
     fn of(told: &Told<Body>) -> Self {
         let (body, gaps) = match &told.result {
-            Ok(seen) => (Some(seen.value.clone()), seen.gaps.clone()),
+            Ok(seen) => (Some(Arc::new(seen.value.clone())), seen.gaps.clone()),
             Err(error) => (None, vec![error.to_string()]),
         };
         Self {
@@ -227,7 +263,7 @@ impl Kept {
     fn part(&self, collector: &'static str) -> Part {
         let result = match &self.body {
             Some(body) => Ok(Seen {
-                value: body.clone(),
+                value: Body::clone(body),
                 gaps: self.gaps.clone(),
             }),
             None => Err(CollectError::Unseen(self.gaps.join("; "))),
@@ -264,7 +300,7 @@ impl Pass {
         self.gaps
             .extend(kept.gaps.iter().map(|reason| gap(name, reason.clone())));
         if let Some(body) = &kept.body {
-            self.add(kept.at, body.clone());
+            self.add(kept.at, Body::clone(body));
         }
     }
 
@@ -278,14 +314,15 @@ impl Pass {
         self.observations.push(Observation::new(record));
     }
 
-    fn end(mut self, trigger: Trigger, took_ms: u32, dropped: u64) -> Vec<Observation> {
+    fn end(mut self, trigger: Trigger, began: BootTime, dropped: u64) -> Vec<Observation> {
+        let took_ms = clock::since_boot().0.saturating_sub(began.0).as_millis();
         let mut gaps = std::mem::take(&mut self.gaps);
         gaps.truncate(MAX_GAPS);
         self.add(
             clock::now(),
             Body::Round(Round {
                 trigger,
-                took_ms,
+                took_ms: u32::try_from(took_ms).unwrap_or(u32::MAX),
                 gaps,
                 dropped,
             }),
@@ -319,8 +356,8 @@ fn boot_id(root: &Path) -> Option<BootId> {
         .ok()
 }
 
-const ARP: &str = "arp";
 const LOG: &str = "log";
+const ARP: &str = "arp";
 const MAX_GAPS: usize = 64;
 const MAX_REASON: usize = 300;
 
@@ -350,69 +387,6 @@ mod tests {
             [gap("routes", "no result within 10 ms".to_owned())]
         );
         assert!(pass.observations.is_empty());
-    }
-
-    fn line(second: i64, text: &str) -> LogLine {
-        LogLine {
-            at: Timestamp::from_second(second).unwrap(),
-            origin: aizen_protocol::record::LogOrigin::Kernel,
-            program: "kernel".to_owned(),
-            severity: 4,
-            text: Text(text.to_owned()),
-        }
-    }
-
-    fn log(collector: &'static str, result: Result<Vec<LogLine>, CollectError>) -> Part {
-        let told = Told {
-            at: clock::now(),
-            result: result.map(|value| Seen {
-                value,
-                gaps: Vec::new(),
-            }),
-        };
-        Part::new(collector, told, Body::Log)
-    }
-
-    fn told(collector: &mut Collector, parts: Vec<Part>) -> (Vec<String>, Vec<Gap>) {
-        let mut pass = Pass {
-            round: RoundId(1),
-            boot: BootId::fresh(),
-            observations: Vec::new(),
-            gaps: Vec::new(),
-        };
-        collector.take(&mut pass, parts);
-        let mut texts = Vec::new();
-        for observation in pass.observations {
-            if let Body::Log(lines) = &observation.local().body {
-                texts.extend(lines.iter().map(|line| line.text.0.clone()));
-            }
-        }
-        (texts, pass.gaps)
-    }
-
-    #[test]
-    fn lines_of_the_kernel_and_of_programs_are_one_log_in_the_order_of_time() {
-        let mut collector = Collector::new(Settings::default());
-        let kernel = || log(KERNEL_LOG, Ok(vec![line(2, "two")]));
-        let programs = || log(LOG, Ok(vec![line(1, "one"), line(3, "three")]));
-        let (texts, gaps) = told(&mut collector, vec![kernel(), programs()]);
-        assert_eq!(
-            (texts.join(" "), gaps.len()),
-            ("one two three".to_owned(), 0)
-        );
-        // The kernel isn't asked in every round: what it said is told again.
-        let (texts, _) = told(&mut collector, vec![programs()]);
-        assert_eq!(texts.join(" "), "one two three");
-        let closed = log(KERNEL_LOG, Err(CollectError::Closed));
-        let (texts, gaps) = told(&mut collector, vec![closed, programs()]);
-        assert_eq!(texts.join(" "), "one three");
-        assert_eq!((gaps.len(), gaps[0].collector.as_str()), (1, LOG));
-        assert_eq!(
-            told(&mut Collector::new(Settings::default()), Vec::new())
-                .0
-                .len(),
-            0
-        );
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Routes of all tables, and the way to one target.
 
+mod next_hop;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aizen_protocol::private::Prefix;
-use aizen_protocol::record::Route;
+use aizen_protocol::record::{NextHop, Route};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteProtocol, RouteType,
+    RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -15,20 +18,73 @@ use super::{CollectError, Seen, netlink};
 /// The main routing table (rt_tables).
 pub(crate) const MAIN: u32 = 254;
 
-/// All IPv4 and IPv6 routes of this network namespace; one entry for each next hop of a multipath route.
+/// All IPv4 and IPv6 routes of this network namespace. A multipath route is one entry: its gateway and link are those
+/// of the first next hop that lives.
 pub(crate) async fn collect() -> Result<Seen<Vec<Route>>, CollectError> {
     // One question for all families: a kernel without IPv6 answers an IPv6 question with the IPv4 routes.
     let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
     let dump = netlink::dump(
         question,
         |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => decode(&route),
+            RouteNetlinkMessage::NewRoute(route) => decode(&route).into_iter().collect(),
             _ => Vec::new(),
         },
-        |route| route.destination.is_default(),
+        |(route, _)| route.destination.is_default(),
     )
     .await?;
-    Ok(dump.seen("routes"))
+    let found = dump.seen("routes");
+    let mut seen = Seen {
+        value: Vec::with_capacity(found.value.len()),
+        gaps: found.gaps,
+    };
+    let mut named = Vec::new();
+    for (place, (route, object)) in found.value.into_iter().enumerate() {
+        let spelt = route.link.is_some() || !route.next_hops.is_empty();
+        if let Some(object) = object.filter(|_| !spelt && route.kind == "unicast") {
+            named.push((place, object));
+        }
+        seen.value.push(route);
+    }
+    if !named.is_empty() {
+        spell_out(&mut seen, &named).await;
+    }
+    Ok(seen)
+}
+
+/// Looks up the next-hop objects of routes that only name them.
+async fn spell_out(routes: &mut Seen<Vec<Route>>, named: &[(usize, u32)]) {
+    let objects = match next_hop::collect().await {
+        Ok(objects) => objects,
+        Err(error) => {
+            let count = named.len();
+            routes
+                .gaps
+                .push(format!("the next-hop objects of {count} routes: {error}"));
+            return;
+        }
+    };
+    routes.gaps.extend(objects.gaps);
+    let unknown = named
+        .iter()
+        .filter(|(place, object)| {
+            let route = routes.value.get_mut(*place);
+            route.is_some_and(|route| !next_hop::resolve(route, *object, &objects.value))
+        })
+        .count();
+    if unknown > 0 {
+        routes.gaps.push(format!(
+            "{unknown} routes name next-hop objects that are gone"
+        ));
+    }
+}
+
+/// Gateway and link of the first next hop that lives; dead if none does.
+fn lead(route: &mut Route) {
+    let living = route.next_hops.iter().find(|hop| !hop.dead);
+    if let Some(hop) = living.or(route.next_hops.first()) {
+        (route.gateway, route.link) = (hop.gateway, Some(hop.link));
+        route.dead = living.is_none();
+    }
 }
 
 /// The interface that a packet to `target` would leave by; none if the kernel has no route or it is our own address.
@@ -66,16 +122,17 @@ fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn decode(message: &RouteMessage) -> Vec<Route> {
+/// The route, and the number of its next-hop object.
+fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
     let header = &message.header;
     let any: IpAddr = match header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return Vec::new(),
+        _ => return None,
     };
     // Clones are the kernel's cache (path MTU, redirects), not configuration.
     if header.flags.contains(RouteFlags::Cloned) {
-        return Vec::new();
+        return None;
     }
     let mut route = Route {
         destination: Prefix {
@@ -90,10 +147,10 @@ fn decode(message: &RouteMessage) -> Vec<Route> {
         kind: kind(header.kind),
         source: None,
         next_hops: Vec::new(),
-        dead: false,
+        dead: header.flags.bits() & DEAD != 0,
         expires_s: None,
     };
-    let mut hops = Vec::new();
+    let mut object = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => {
@@ -104,26 +161,33 @@ fn decode(message: &RouteMessage) -> Vec<Route> {
             RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
             RouteAttribute::PrefSource(address) => route.source = address_of(address),
-            RouteAttribute::MultiPath(next_hops) => {
-                hops = next_hops
-                    .iter()
-                    .map(|hop| (hop.attributes.iter().find_map(gateway), hop.interface_index))
-                    .collect();
+            RouteAttribute::MultiPath(ways) => {
+                route.next_hops = ways.iter().map(next_hop).collect()
             }
             RouteAttribute::Oif(link) => route.link = Some(*link),
+            RouteAttribute::NhId(id) => object = Some(*id),
+            RouteAttribute::CacheInfo(cache) => {
+                // Negative when it is over and not yet collected.
+                let left = cache.expires.cast_signed().max(0).cast_unsigned();
+                route.expires_s = (cache.expires != 0).then_some(left / USER_HZ);
+            }
             _ => route.gateway = route.gateway.or(gateway(attribute)),
         }
     }
-    if hops.is_empty() {
-        return vec![route];
+    if !route.next_hops.is_empty() {
+        lead(&mut route);
     }
-    hops.into_iter()
-        .map(|(gateway, link)| Route {
-            gateway,
-            link: Some(link),
-            ..route.clone()
-        })
-        .collect()
+    Some((route, object))
+}
+
+fn next_hop(way: &RouteNextHop) -> NextHop {
+    NextHop {
+        gateway: way.attributes.iter().find_map(gateway),
+        link: way.interface_index,
+        // `rtnh_hops` is the weight less one.
+        weight: u16::from(way.hops) + 1,
+        dead: u32::from(way.flags.bits()) & DEAD != 0,
+    }
 }
 
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
@@ -186,9 +250,14 @@ fn kind(kind: RouteType) -> String {
     name.to_owned()
 }
 
+/// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN` (linux/rtnetlink.h).
+const DEAD: u32 = 1 | 16;
+/// Ticks a second of times that the kernel tells programs: 100 wherever this program runs.
+const USER_HZ: u32 = 100;
+
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::route::RouteNextHop;
+    use netlink_packet_route::route::{RouteCacheInfo, RouteNextHop, RouteNextHopFlags};
 
     use super::*;
 
@@ -208,35 +277,62 @@ mod tests {
             RouteAttribute::Gateway(Ipv4Addr::new(192, 0, 2, 1).into()),
             RouteAttribute::Oif(3),
         ];
-        let routes = decode(&message);
-        assert!(routes[0].destination.is_default());
-        assert_eq!(routes[0].gateway, Some("192.0.2.1".parse().unwrap()));
+        let (route, _) = decode(&message).unwrap();
+        assert!(route.destination.is_default());
+        assert_eq!(route.gateway, Some("192.0.2.1".parse().unwrap()));
         assert_eq!(
-            (routes[0].link, routes[0].table, routes[0].protocol.as_str()),
+            (route.link, route.table, route.protocol.as_str()),
             (Some(3), MAIN, "dhcp")
         );
         message.header.address_family = AddressFamily::Inet6;
-        assert_eq!(decode(&message)[0].destination.to_string(), "::/0");
+        let (route, _) = decode(&message).unwrap();
+        assert_eq!(route.destination.to_string(), "::/0");
+    }
+
+    fn hop(link: u32, last: u8, flags: RouteNextHopFlags) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = link;
+        hop.hops = last - 1;
+        hop.flags = flags;
+        hop.attributes = vec![RouteAttribute::Gateway(
+            Ipv4Addr::new(192, 0, 2, last).into(),
+        )];
+        hop
     }
 
     #[test]
-    fn a_multipath_route_is_one_entry_for_each_hop() {
+    fn a_multipath_route_is_one_entry_that_leads_to_the_first_hop_alive() {
+        let (dead, alive) = (RouteNextHopFlags::Linkdown, RouteNextHopFlags::empty());
         let mut message = message();
-        let hop = |link: u32, last: u8| {
-            let mut hop = RouteNextHop::default();
-            hop.interface_index = link;
-            hop.attributes = vec![RouteAttribute::Gateway(
-                Ipv4Addr::new(192, 0, 2, last).into(),
-            )];
-            hop
+        let ways = vec![hop(2, 1, dead), hop(3, 2, alive)];
+        message.attributes = vec![RouteAttribute::MultiPath(ways)];
+        let (route, _) = decode(&message).unwrap();
+        assert_eq!((route.link, route.dead), (Some(3), false));
+        assert_eq!(route.gateway, Some("192.0.2.2".parse().unwrap()));
+        let told: Vec<_> = route
+            .next_hops
+            .iter()
+            .map(|h| (h.link, h.weight, h.dead))
+            .collect();
+        assert_eq!(told, [(2, 1, true), (3, 2, false)]);
+        message.attributes = vec![RouteAttribute::MultiPath(vec![hop(2, 1, dead)])];
+        assert!(decode(&message).unwrap().0.dead);
+    }
+
+    #[test]
+    fn a_route_from_an_advertisement_counts_down_and_one_that_is_over_is_at_zero() {
+        let mut message = message();
+        let mut left = |expires: i32| {
+            let mut cache = [0; 32];
+            cache[8..12].copy_from_slice(&expires.to_ne_bytes());
+            let cache = RouteCacheInfo::parse(&cache).unwrap();
+            message.attributes = vec![RouteAttribute::CacheInfo(cache)];
+            decode(&message).unwrap().0.expires_s
         };
-        message.attributes = vec![RouteAttribute::MultiPath(vec![hop(2, 1), hop(3, 2)])];
-        let routes = decode(&message);
         assert_eq!(
-            routes.iter().map(|r| r.link).collect::<Vec<_>>(),
-            [Some(2), Some(3)]
+            (left(180_000), left(-100), left(0)),
+            (Some(1800), Some(0), None)
         );
-        assert_eq!(routes[1].gateway, Some("192.0.2.2".parse().unwrap()));
     }
 
     #[test]
@@ -244,16 +340,16 @@ mod tests {
         let mut message = message();
         message.header.table = 252;
         message.attributes = vec![RouteAttribute::Table(1000)];
-        assert_eq!(decode(&message)[0].table, 1000);
+        assert_eq!(decode(&message).unwrap().0.table, 1000);
     }
 
     #[test]
     fn cached_clones_and_other_families_are_no_routes() {
         let mut clone = message();
         clone.header.flags = RouteFlags::Cloned;
-        assert!(decode(&clone).is_empty());
+        assert_eq!(decode(&clone), None);
         let mut multicast = message();
         multicast.header.address_family = AddressFamily::Unspec;
-        assert!(decode(&multicast).is_empty());
+        assert_eq!(decode(&multicast), None);
     }
 }

@@ -54,6 +54,9 @@ fn decode(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Table(table) => rule.table = *table,
             RuleAttribute::Source(address) => rule.from = prefix(address, header.src_len),
             RuleAttribute::Destination(address) => rule.to = prefix(address, header.dst_len),
+            RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
+            RuleAttribute::Oifname(name) => rule.oif = Some(name.clone()),
+            RuleAttribute::FwMark(mark) => rule.mark = Some(*mark),
             _ => {}
         }
     }
@@ -88,12 +91,18 @@ mod tests {
             RuleAttribute::Source("192.0.2.0".parse().unwrap()),
             RuleAttribute::Table(1000),
             RuleAttribute::Priority(32765),
+            RuleAttribute::Iifname("lan".to_owned()),
+            RuleAttribute::FwMark(7),
         ];
         let rule = decode(&message).unwrap();
         assert_eq!(rule.from.unwrap().to_string(), "192.0.2.0/24");
         assert_eq!(
             (rule.table, rule.priority, rule.action.as_str()),
             (1000, 32765, "to_table")
+        );
+        assert_eq!(
+            (rule.iif.as_deref(), rule.oif, rule.mark),
+            (Some("lan"), None, Some(7))
         );
     }
 

@@ -1,7 +1,7 @@
 //! The rounds: collect, sanitize, hand to the spool, judge. One after the other, woken by the clock, by the kernel or
 //! by somebody who asks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,21 +11,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::state::State;
-use crate::collect::{Collector, NetEvent};
+use crate::collect::{Changed, Collector, NetEvent};
 use crate::{analyze, clock, sanitize};
 
 /// Rounds that the expert sees at once: enough for "since" and for deltas.
 const REMEMBERED: usize = 6;
-
 /// Between two tellings of the memory to the orchestrator, which hears of the rounds anyway.
 const HISTORY_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) struct Rounds {
     pub(super) every: Duration,
     pub(super) collector: Collector,
-    pub(super) sanitizer: Arc<Mutex<sanitize::Stage>>,
-    pub(super) state: State,
-    pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
+    pub(super) bench: Bench,
     pub(super) history_due: Instant,
     /// Somebody wants the sanitized records as numbers.
     pub(super) exports: bool,
@@ -33,6 +30,15 @@ pub(super) struct Rounds {
 
 fn is_history(record: &Sanitized<Record>) -> bool {
     matches!(record.get().body, Body::History(_))
+}
+
+/// What verdicts are made of.
+pub(super) struct Bench {
+    /// Looks at the kernel's tables while the collector's round may be under way.
+    pub(super) onlooker: Collector,
+    pub(super) sanitizer: Arc<Mutex<sanitize::Stage>>,
+    pub(super) state: State,
+    pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
 }
 
 impl Rounds {
@@ -44,30 +50,51 @@ impl Rounds {
         let mut trigger = Trigger::Asked;
         loop {
             let began = Instant::now();
-            self.round(trigger).await;
-            trigger = tokio::select! {
-                () = sleep_until(began + self.every) => Trigger::Tick,
-                Some(_) = netlink.recv() => {
-                    self.state.kick();
-                    Trigger::Event
+            let mut changed = self.round(trigger, &mut netlink).await;
+            trigger = if changed.is_empty() {
+                tokio::select! {
+                    () = sleep_until(began + self.every) => Trigger::Tick,
+                    Some(event) = netlink.recv() => {
+                        changed.extend(self.bench.glance(event).await);
+                        Trigger::Event
+                    }
+                    Some(trigger) = asks.recv() => trigger,
                 }
-                Some(trigger) = asks.recv() => trigger,
+            } else {
+                // The round may have looked before the change.
+                Trigger::Event
             };
         }
     }
 
-    async fn round(&mut self, trigger: Trigger) {
-        let spool = self.state.spool();
+    /// One round; what the kernel tells meanwhile is looked at and judged at once. Returns what changed.
+    async fn round(
+        &mut self,
+        trigger: Trigger,
+        netlink: &mut mpsc::Receiver<NetEvent>,
+    ) -> BTreeSet<Changed> {
+        let spool = self.bench.state.spool();
         let dropped = match &spool {
             Some(spool) => spool.status().await.map_or(0, |s| s.dropped),
             None => 0,
         };
-        let observations = self.collector.round(trigger, dropped).await;
+        let mut changed = BTreeSet::new();
+        let observations = {
+            let round = self.collector.round(trigger, dropped);
+            tokio::pin!(round);
+            loop {
+                tokio::select! {
+                    observations = &mut round => break observations,
+                    Some(event) = netlink.recv() => changed.extend(self.bench.glance(event).await),
+                }
+            }
+        };
+        self.bench.onlooker.recall(&self.collector);
         let seen = observations.iter().map(|o| Record::clone(&o.local()));
-        self.state.seen(seen.collect());
-        let records = self.lock().round(observations);
+        self.bench.state.seen(seen.collect());
+        let records = self.bench.lock().round(observations);
         if self.exports {
-            self.state.passed(&records);
+            self.bench.state.passed(&records);
         }
         let tells_history = Instant::now() >= self.history_due;
         if tells_history {
@@ -82,6 +109,31 @@ impl Rounds {
                 tracing::warn!(%error, "a record was dropped and counted");
             }
         }
+        self.bench.remember(records);
+        self.bench.judge(&[]);
+        let kept = { self.bench.lock().keep(clock::since_boot()) };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the map of pseudonyms is not on storage: it is kept in memory");
+        }
+        changed
+    }
+}
+
+impl Bench {
+    /// A verdict on the kernel's tables at once, seconds before the probes of a round have ended. The round that follows
+    /// is what is remembered and sent: a glance only tells again what earlier rounds tried.
+    async fn glance(&mut self, event: NetEvent) -> BTreeSet<Changed> {
+        self.state.kick();
+        // Without a round there is nothing to tell again: half the evidence would make a wrong verdict.
+        if !self.history.is_empty() {
+            let observations = self.onlooker.glance(Trigger::Event, 0).await;
+            let records = self.lock().round(observations);
+            self.judge(&records);
+        }
+        event.changed
+    }
+
+    fn remember(&mut self, records: Vec<Sanitized<Record>>) {
         // The newest memory holds what the older ones held.
         for older in &mut self.history {
             older.retain(|record| !is_history(record));
@@ -90,16 +142,12 @@ impl Rounds {
         while self.history.len() > REMEMBERED {
             self.history.pop_front();
         }
-        self.judge();
-        let kept = { self.lock().keep(clock::since_boot()) };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the map of pseudonyms is not on storage: it is kept in memory");
-        }
     }
 
     /// The same expert as in the cloud, on the same sanitized evidence; shown here with real values.
-    fn judge(&self) {
-        let verdict = analyze::sanitized(self.history.iter().flatten().cloned());
+    fn judge(&self, latest: &[Sanitized<Record>]) {
+        let evidence = self.history.iter().flatten().chain(latest);
+        let verdict = analyze::sanitized(evidence.cloned());
         let revealed = self.lock().reveal(verdict);
         let (health, findings) = (revealed.health, revealed.findings.len());
         if self.state.judged(revealed) {

@@ -11,7 +11,7 @@ use super::{Family, Kind, Sample, families};
 
 /// An `ExportMetricsServiceRequest`. `started` is when the counters began: the device's boot.
 #[must_use]
-pub fn request(records: &[Sanitized<Record>], started: Timestamp, now: Timestamp) -> Value {
+pub(super) fn request(records: &[Sanitized<Record>], started: Timestamp, now: Timestamp) -> Value {
     let records: Vec<Record> = records.iter().map(|record| record.get().clone()).collect();
     let families = families(&records);
     let told = families.iter().filter(|family| !family.samples.is_empty());

@@ -7,6 +7,7 @@
 
 mod host;
 mod netns;
+mod tables;
 mod watch;
 
 use std::net::IpAddr;
@@ -265,16 +266,24 @@ fn routes_of_every_table_and_kind_are_seen_as_they_were_made() {
         (100, Some(42), "static")
     );
     assert_eq!(find("203.0.113.0/24")[0].kind, "blackhole");
-    let hops: Vec<_> = find("10.0.0.0/8")
+    let [multipath] = find("10.0.0.0/8")[..] else {
+        panic!("{:?}", pass.routes)
+    };
+    let hops: Vec<_> = multipath
+        .next_hops
         .iter()
-        .map(|r| (r.gateway, r.link))
+        .map(|hop| (hop.gateway, hop.link, hop.weight, hop.dead))
         .collect();
     assert_eq!(
         hops,
         [
-            (Some(ip("192.0.2.1")), Some(wan.index)),
-            (Some(ip("192.0.2.7")), Some(wan.index))
+            (Some(ip("192.0.2.1")), wan.index, 1, false),
+            (Some(ip("192.0.2.7")), wan.index, 1, false)
         ]
+    );
+    assert_eq!(
+        (multipath.gateway, multipath.link),
+        (Some(ip("192.0.2.1")), Some(wan.index))
     );
     let [default] = find("0.0.0.0/0")[..] else {
         panic!("{:?}", pass.routes)
@@ -554,10 +563,15 @@ fn a_round_in_which_everything_is_dead_ends_in_time_and_tells_each_kind() {
     for kind in [
         "profile",
         "links",
+        "ethernet",
+        "fdb",
+        "queues",
+        "wireless",
         "addresses",
         "routes",
         "rules",
         "neighbours",
+        "neighbour_tables",
         "forwarding",
         "resolvers",
         "dns",

@@ -12,9 +12,9 @@ use crate::private::{Prefix, private_fields};
 pub struct Route {
     /// Destination; `0.0.0.0/0` and `::/0` are default routes.
     pub destination: Prefix,
-    /// Next hop.
+    /// Next hop; of a multipath route the first that lives.
     pub gateway: Option<IpAddr>,
-    /// Index of the outgoing interface.
+    /// Index of the outgoing interface; of a multipath route that of the same next hop.
     pub link: Option<u32>,
     /// Routing table; 254 is `main`.
     pub table: u32,

@@ -4,16 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aizen_protocol::record::{
-    Address, Body, Certificate, DnsProbe, Duplicate, Link, PathMtu, Portal, Reach, Resolvers,
-    Route, Time,
+    Body, Certificate, DnsProbe, Link, PathMtu, Portal, Reach, Resolvers, Route, Time,
 };
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
 use crate::collect::{
-    CollectError, Seen, Settings, certificate, duplicate, neighbour, path_mtu, portal, reach,
-    resolve, sntp,
+    CollectError, Seen, Settings, certificate, neighbour, path_mtu, portal, reach, resolve, sntp,
 };
 
 /// Every probe that is due, side by side.
