@@ -16,6 +16,8 @@ mod changes;
 pub mod diagnose;
 mod enroll;
 mod exit;
+mod interrupt;
+mod ping;
 mod sandbox;
 mod serve;
 mod show;
@@ -48,6 +50,11 @@ enum Command {
         after_help = "Example: aizen diagnose --offline\nExit: 0 healthy, 1 warning, 2 critical, 3 could not tell"
     )]
     Diagnose(diagnose::DiagnoseArgs),
+    /// Ask one or many targets by ICMP echo: loss, delay, jitter, percentiles
+    #[command(
+        after_help = "Example: aizen ping -c 5 192.0.2.1 www.example.org\nExit: 0 every target answered, 1 some did not, 2 wrong usage, unknown name or no permission"
+    )]
+    Ping(ping::PingArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
@@ -132,6 +139,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         Command::Recover => return serve::recover(&config),
         Command::Sandbox(command) => return sandbox::run(command, json),
         Command::Sanitize(args) => return text::sanitize(&args, &config),
+        Command::Ping(args) => return ping::run(&args, json),
         Command::Diagnose(_)
         | Command::Status
         | Command::Enroll(_)
@@ -171,6 +179,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Resume => status::resume(config).await,
         Command::Sandbox(_)
         | Command::Sanitize(_)
+        | Command::Ping(_)
         | Command::Daemon
         | Command::Executor(_)
         | Command::Recover => Ok(ExitCode::SUCCESS),

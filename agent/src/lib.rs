@@ -37,6 +37,7 @@ pub mod control;
 pub mod enroll;
 pub mod identity;
 pub mod notify;
+pub mod probe;
 pub mod store;
 
 // The programs.

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::collect::datagram::{adopt, heard};
+use crate::probe::{Judged, judge, request};
 
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub(super) enum Heard {
     TooBig(u16),
     /// Something else.
     Noise,
+}
+
+impl From<Judged> for Heard {
+    fn from(judged: Judged) -> Self {
+        match judged {
+            Judged::Reply(number) => Self::Reply(number),
+            Judged::Noise => Self::Noise,
+        }
+    }
 }
 
 /// How packets look on this socket.
@@ -112,13 +122,15 @@ impl Echo {
 
     fn judge(&self, packet: &[u8]) -> Heard {
         match (self.form, self.target) {
-            (Form::Ping, target) => reply(packet, target.is_ipv4(), None),
-            (Form::Raw { identifier }, IpAddr::V6(_)) => reply(packet, false, Some(identifier)),
+            (Form::Ping, target) => judge(packet, target.is_ipv4(), None).into(),
+            (Form::Raw { identifier }, IpAddr::V6(_)) => {
+                judge(packet, false, Some(identifier)).into()
+            }
             (Form::Raw { identifier }, IpAddr::V4(_)) => {
                 let header = packet.first().map_or(0, |b| usize::from(b & 0x0f) * 4);
-                packet
-                    .get(header..)
-                    .map_or(Heard::Noise, |icmp| reply(icmp, true, Some(identifier)))
+                packet.get(header..).map_or(Heard::Noise, |icmp| {
+                    judge(icmp, true, Some(identifier)).into()
+                })
             }
         }
     }
@@ -158,77 +170,4 @@ fn error_queue(socket: &UdpSocket) -> io::Result<Option<Heard>> {
 
 fn ip_header(target: IpAddr) -> usize {
     if target.is_ipv4() { 20 } else { 40 }
-}
-
-fn request(ipv4: bool, identifier: u16, number: u16, bytes: usize) -> Vec<u8> {
-    let mut packet = vec![0; bytes.max(ICMP_HEADER)];
-    packet[0] = if ipv4 { ECHO_V4 } else { ECHO_V6 };
-    packet[4..6].copy_from_slice(&identifier.to_be_bytes());
-    packet[6..8].copy_from_slice(&number.to_be_bytes());
-    if ipv4 {
-        // For ICMPv6 the kernel does it (RFC 3542, 3.1).
-        let sum = checksum(&packet);
-        packet[2..4].copy_from_slice(&sum.to_be_bytes());
-    }
-    packet
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum = bytes.chunks(2).fold(0_u32, |sum, pair| {
-        let low = pair.get(1).copied().unwrap_or_default();
-        let sum = sum + u32::from(u16::from_be_bytes([pair[0], low]));
-        (sum & 0xffff) + (sum >> 16)
-    });
-    !u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
-fn reply(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Heard {
-    let Some([kind, code, _, _, i0, i1, n0, n1]) = icmp.first_chunk::<ICMP_HEADER>() else {
-        return Heard::Noise;
-    };
-    let wanted = if ipv4 { REPLY_V4 } else { REPLY_V6 };
-    let ours = identifier.is_none_or(|identifier| identifier == u16::from_be_bytes([*i0, *i1]));
-    if *kind == wanted && *code == 0 && ours {
-        Heard::Reply(u16::from_be_bytes([*n0, *n1]))
-    } else {
-        Heard::Noise
-    }
-}
-
-const ICMP_HEADER: usize = 8;
-const ECHO_V4: u8 = 8;
-const REPLY_V4: u8 = 0;
-const ECHO_V6: u8 = 128;
-const REPLY_V6: u8 = 129;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_request_has_its_size_and_a_checksum_that_sums_to_zero() {
-        let packet = request(true, 0x1234, 7, 33);
-        assert_eq!(packet.len(), 33);
-        assert_eq!(checksum(&packet), 0);
-    }
-
-    #[test]
-    fn a_reply_counts_by_identifier_and_number() {
-        let packet = [0, 0, 0, 0, 0x12, 0x34, 0, 7];
-        assert_eq!(reply(&packet, true, Some(0x1234)), Heard::Reply(7));
-        assert_eq!(reply(&packet, true, Some(0x1235)), Heard::Noise);
-        assert_eq!(reply(&packet, false, None), Heard::Noise);
-        assert_eq!(reply(&packet[..7], true, None), Heard::Noise);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..128), ipv4: bool) {
-            prop_assert!(bytes.len() >= ICMP_HEADER || reply(&bytes, ipv4, Some(1)) == Heard::Noise);
-            checksum(&bytes);
-        }
-    }
 }

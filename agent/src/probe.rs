@@ -1,0 +1,20 @@
+//! Trying the network: echo, paths and connects. The rounds and the command line both use it.
+//!
+//! A probe runs on the thread that calls it and sleeps in `ppoll`; who has a runtime hands it a thread of its own.
+//! What this device itself lost is told as not measured, never as lost by the network.
+
+
+mod drops;
+pub mod echo;
+mod errors;
+pub mod name;
+mod packet;
+mod socket;
+mod tally;
+
+mod wait;
+
+pub use self::socket::OpenError;
+pub use self::tally::{Summary, Tally};
+pub use self::wait::Stop;
+pub(crate) use self::packet::{Judged, judge, request};

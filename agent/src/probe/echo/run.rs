@@ -1,0 +1,515 @@
+//! One run of a plan: sends what is due, hears what comes, sleeps in between.
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::SockaddrStorage;
+
+use super::pace::Pace;
+use super::window::{Slot, State, Window, low};
+use super::{Event, Kind, MAX_TARGETS, Outcome, Plan, Why};
+use crate::clock;
+use crate::probe::errors::{Entry, IcmpError};
+use crate::probe::packet::{HEADER, Mark, write_request};
+use crate::probe::socket::{BATCH, IcmpSocket, OpenError, Reply};
+use crate::probe::tally::Tally;
+use crate::probe::wait::{Stop, wait};
+
+/// Who hears of each event, and can end the run.
+pub type Each<'e> = dyn FnMut(Event) -> ControlFlow<()> + 'e;
+
+/// Runs a plan to its end, or until `stop`, and gives each event to `each` as it happens. Requests that are under way
+/// when it is stopped are not counted: nobody knows about them.
+///
+/// # Errors
+/// A socket that the kernel takes away; a family that can't be asked at all is told in [`Outcome::unasked`].
+pub fn run<'e>(
+    plan: &'e Plan,
+    stop: Stop<'_>,
+    each: &'e mut Each<'e>,
+) -> io::Result<Outcome> {
+    let mut run = Run::new(plan, each)?;
+    if run.ports.is_empty() {
+        return Ok(run.outcome());
+    }
+    loop {
+        run.send_due()?;
+        let drained = run.hear()?;
+        if drained {
+            run.give_up();
+        }
+        if run.is_done() {
+            break;
+        }
+        let Some(sleep) = run.sleep(drained) else {
+            continue;
+        };
+        let sockets: Vec<_> = run
+            .ports
+            .iter()
+            .map(|port| (port.socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        if wait(&sockets, stop, sleep)?.stop {
+            break;
+        }
+    }
+    Ok(run.outcome())
+}
+
+struct Run<'p> {
+    plan: &'p Plan,
+    each: &'p mut Each<'p>,
+    /// Whoever hears the events has heard enough.
+    ended: bool,
+    began: Duration,
+    wait: u64,
+    pace: Pace,
+    ports: Vec<Port>,
+    tallies: Vec<Tally>,
+    unasked: Vec<String>,
+}
+
+/// One family's socket and what is under way on it.
+struct Port {
+    socket: IcmpSocket,
+    window: Window,
+    /// Which run of the program this is.
+    run: u32,
+    /// Requests that are due: target and number.
+    pending: Vec<(u32, u32)>,
+    packets: Vec<u8>,
+    length: usize,
+    /// Most requests in one call.
+    room: usize,
+    /// Until then the kernel has no room for more.
+    blocked: u64,
+    /// Serial of the packet that the kernel's stamps number 0.
+    first_key: u32,
+    /// What the drop counter read last, and when.
+    drops: u32,
+    drops_at: u64,
+}
+
+/// A reply, taken out of the receive buffer.
+#[derive(Clone, Copy)]
+struct Taken {
+    from: IpAddr,
+    number: u16,
+    mark: Option<Mark>,
+    at_ns: Option<u64>,
+}
+
+impl<'p> Run<'p> {
+    fn new(plan: &'p Plan, each: &'p mut Each<'p>) -> io::Result<Self> {
+        if plan.targets.len() > MAX_TARGETS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("more than {MAX_TARGETS} targets"),
+            ));
+        }
+        let (mut ports, mut unasked) = (Vec::new(), Vec::new());
+        for ipv4 in [true, false] {
+            if plan.targets.iter().any(|t| t.address.is_ipv4() == ipv4) {
+                match Port::open(plan, ipv4) {
+                    Ok(port) => ports.push(port),
+                    Err(error) => unasked.push(error.to_string()),
+                }
+            }
+        }
+        let room = (SAMPLES / plan.targets.len().max(1)).clamp(16, 4096);
+        Ok(Self {
+            plan,
+            each,
+            ended: false,
+            began: clock::since_boot().0,
+            wait: nanos(plan.wait),
+            pace: Pace::new(
+                plan.targets.len(),
+                plan.times,
+                nanos(plan.between),
+                nanos(plan.each),
+            ),
+            ports,
+            tallies: vec![Tally::new(room); plan.targets.len()],
+            unasked,
+        })
+    }
+
+    fn now(&self) -> u64 {
+        nanos(clock::since_boot().0.saturating_sub(self.began))
+    }
+
+    fn is_done(&self) -> bool {
+        let late = self
+            .plan
+            .deadline
+            .is_some_and(|deadline| self.now() >= nanos(deadline));
+        let idle = |port: &Port| port.pending.is_empty() && !port.window.is_open();
+        late || self.ended || (self.pace.next().is_none() && self.ports.iter().all(idle))
+    }
+
+    /// Sends at most one batch of each family.
+    fn send_due(&mut self) -> io::Result<()> {
+        let now = self.now();
+        while let Some((target, number, due)) = self.pace.next()
+            && due <= now
+        {
+            let ipv4 = self.plan.targets[target].address.is_ipv4();
+            if let Some(port) = self.ports.iter_mut().find(|p| p.socket.ipv4 == ipv4) {
+                if port.pending.len() >= port.room || port.window.is_full() {
+                    break;
+                }
+                let target = u32::try_from(target).unwrap_or(u32::MAX);
+                port.pending.push((target, number));
+            }
+            self.pace.take(now);
+        }
+        for place in 0..self.ports.len() {
+            self.flush(place)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, place: usize) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            let now = self.now();
+            let port = &mut self.ports[place];
+            if port.pending.is_empty() || now < port.blocked {
+                return Ok(());
+            }
+            let error = match port.send(self.plan, now) {
+                Ok(left) => {
+                    for (target, _) in port.pending.drain(..left) {
+                        self.tallies[target as usize].sent += 1;
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // What the network said of an earlier packet ends the next call, whomever that one is for.
+            self.hear_errors(place)?;
+            let port = &mut self.ports[place];
+            port.socket.clear_error();
+            port.start_stamps();
+            if matches!(error, Errno::EAGAIN | Errno::ENOBUFS) {
+                port.blocked = now + FULL_BUFFER;
+                return Ok(());
+            }
+            tries += 1;
+            if tries >= TRIES {
+                let (target, number) = port.pending.remove(0);
+                self.tallies[target as usize].refused += 1;
+                self.tell(target, number, Kind::Refused(error as i32));
+                tries = 0;
+            }
+        }
+    }
+
+    /// Hears what came; true if nothing is left to hear.
+    fn hear(&mut self) -> io::Result<bool> {
+        let mut drained = true;
+        for place in 0..self.ports.len() {
+            let mut taken = Vec::new();
+            let port = &mut self.ports[place];
+            let (messages, drops) = port.socket.receive(|reply| taken.push(Taken::from(reply)))?;
+            if let Some(drops) = drops {
+                port.drops = drops;
+            }
+            drained &= messages < BATCH;
+            // Behind the replies: the stamp of a request was there before its reply.
+            self.hear_errors(place)?;
+            for reply in taken {
+                self.reply(place, reply);
+            }
+        }
+        Ok(drained)
+    }
+
+    fn reply(&mut self, place: usize, reply: Taken) {
+        let now = self.now();
+        let long_enough = usize::from(self.plan.size) >= Mark::LENGTH;
+        let port = &mut self.ports[place];
+        let Some(slot) = port.window.find(reply.number).copied() else {
+            return;
+        };
+        let ours = if long_enough {
+            reply.mark
+                == Some(Mark {
+                    run: port.run,
+                    serial: slot.serial,
+                })
+        } else {
+            reply.from == self.plan.targets[slot.target as usize].address
+        };
+        if !ours {
+            return;
+        }
+        let rtt = round_trip(&slot, reply.at_ns, now);
+        let rtt_told = Duration::from_nanos(rtt);
+        let tally = &mut self.tallies[slot.target as usize];
+        let kind = match slot.state {
+            State::Open if rtt <= self.wait => {
+                port.window.settle(reply.number, State::Answered);
+                tally.answer(rtt_told);
+                Kind::Reply(rtt_told)
+            }
+            State::Open => {
+                // It came in time to be heard, but not in time.
+                port.window.settle(reply.number, State::GivenUp);
+                tally.lost += 1;
+                tally.late += 1;
+                self.tell(slot.target, slot.number, Kind::Lost);
+                Kind::Late(rtt_told)
+            }
+            State::Answered => {
+                tally.duplicates += 1;
+                Kind::Duplicate(rtt_told)
+            }
+            State::GivenUp => {
+                tally.late += 1;
+                Kind::Late(rtt_told)
+            }
+        };
+        self.tell(slot.target, slot.number, kind);
+    }
+
+    fn hear_errors(&mut self, place: usize) -> io::Result<()> {
+        for _ in 0..ERRORS_AT_ONCE {
+            match self.ports[place].socket.next_error()? {
+                None => break,
+                Some(Entry::Sent { key, at_ns }) => self.ports[place].stamp(key, at_ns),
+                Some(Entry::Error(error)) => self.error(place, &error),
+                Some(Entry::Noise) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, place: usize, error: &IcmpError) {
+        let port = &mut self.ports[place];
+        let Some(number) = port.socket.number_of(&error.quote) else {
+            return;
+        };
+        let Some(slot) = port.window.find(number).copied() else {
+            return;
+        };
+        let for_target = error
+            .to
+            .is_none_or(|to| to.ip() == self.plan.targets[slot.target as usize].address);
+        if error.why == Why::Other || !for_target || !port.window.settle(number, State::GivenUp) {
+            return;
+        }
+        let tally = &mut self.tallies[slot.target as usize];
+        tally.errors += 1;
+        tally.lost += 1;
+        let (from, why) = (error.from, error.why);
+        self.tell(slot.target, slot.number, Kind::Error { from, why });
+    }
+
+    /// Gives up what was waited for long enough. Only when all that came was heard.
+    fn give_up(&mut self) {
+        let now = self.now();
+        let before = now.saturating_sub(self.wait);
+        for place in 0..self.ports.len() {
+            let port = &mut self.ports[place];
+            if port.window.oldest_open().is_some_and(|sent| sent < before) {
+                port.read_drops(now);
+            }
+            while let Some(slot) = self.ports[place].window.expire(before) {
+                let tally = &mut self.tallies[slot.target as usize];
+                let kind = if self.ports[place].drops == slot.drops {
+                    tally.lost += 1;
+                    Kind::Lost
+                } else {
+                    tally.not_measured += 1;
+                    Kind::NotMeasured
+                };
+                self.tell(slot.target, slot.number, kind);
+            }
+            let keep = self.wait.saturating_add(LATE);
+            self.ports[place].window.forget(now.saturating_sub(keep));
+        }
+    }
+
+    /// How long nothing is to do; none if something is now.
+    fn sleep(&mut self, drained: bool) -> Option<Duration> {
+        let now = self.now();
+        let deadline = self.plan.deadline.map(nanos);
+        let mut until = deadline.unwrap_or(u64::MAX).min(now + LONGEST_SLEEP);
+        let mut full = false;
+        for port in &mut self.ports {
+            if let Some(sent) = port.window.oldest_open() {
+                until = until.min(sent.saturating_add(self.wait) + 1);
+            }
+            if !port.pending.is_empty() {
+                until = until.min(port.blocked);
+            }
+            full |= port.window.is_full() || port.pending.len() >= port.room;
+        }
+        if let Some((.., due)) = self.pace.next()
+            && !full
+        {
+            until = until.min(due);
+        }
+        (drained && until > now).then(|| Duration::from_nanos(until - now))
+    }
+
+    fn tell(&mut self, target: u32, number: u32, kind: Kind) {
+        let event = Event {
+            target: target as usize,
+            number,
+            kind,
+        };
+        self.ended |= (self.each)(event).is_break();
+    }
+
+    fn outcome(mut self) -> Outcome {
+        for port in &mut self.ports {
+            while let Some(slot) = port.window.expire(u64::MAX) {
+                self.tallies[slot.target as usize].sent -= 1;
+            }
+            port.read_drops(u64::MAX);
+        }
+        Outcome {
+            tallies: self.tallies,
+            dropped: self.ports.iter().map(|p| u64::from(p.drops)).sum(),
+            unasked: self.unasked,
+        }
+    }
+}
+
+impl Port {
+    fn open(plan: &Plan, ipv4: bool) -> Result<Self, OpenError> {
+        let family = if ipv4 { "IPv4" } else { "IPv6" };
+        let io = |source| OpenError::Io { family, source };
+        let socket = IcmpSocket::open(ipv4, plan.device.as_deref())?;
+        let mut run = [0; 4];
+        getrandom::fill(&mut run).map_err(|e| io(io::Error::other(e)))?;
+        let length = HEADER + usize::from(plan.size);
+        let room = (PACKETS / length).clamp(1, BATCH);
+        let mut packets = vec![0; length * room];
+        for packet in packets.chunks_exact_mut(length) {
+            for (place, byte) in packet.iter_mut().enumerate() {
+                *byte = u8::try_from(place & 0xff).unwrap_or_default();
+            }
+        }
+        let mut port = Self {
+            socket,
+            window: Window::default(),
+            run: u32::from_be_bytes(run),
+            pending: Vec::new(),
+            packets,
+            length,
+            room,
+            blocked: 0,
+            first_key: 0,
+            drops: 0,
+            drops_at: 0,
+        };
+        port.start_stamps();
+        Ok(port)
+    }
+
+    /// Without stamps of sending a request counts from before the call that sent it.
+    fn start_stamps(&mut self) {
+        if self.socket.stamp_sending().is_ok() {
+            self.first_key = self.window.next_serial();
+        }
+    }
+
+    /// Sends what is pending; gives how many left. An error is about the first.
+    fn send(&mut self, plan: &Plan, now: u64) -> Result<usize, Errno> {
+        let identifier = self.socket.identifier.unwrap_or_default();
+        let mut to: Vec<Option<SockaddrStorage>> = Vec::with_capacity(self.pending.len());
+        let packets = self.packets.chunks_exact_mut(self.length);
+        let mut serial = self.window.next_serial();
+        for ((target, _), packet) in self.pending.iter().zip(packets) {
+            let mark = Mark {
+                run: self.run,
+                serial,
+            };
+            let (ipv4, number) = (self.socket.ipv4, low(serial));
+            write_request(packet, ipv4, identifier, number, Some(mark));
+            let target = plan.targets[*target as usize];
+            to.push(Some(IcmpSocket::address(target.address, target.link)));
+            serial = serial.wrapping_add(1);
+        }
+        let bytes = &self.packets[..to.len() * self.length];
+        let sent_wall = clock::wall_ns();
+        let left = self.socket.send(bytes, self.length, &to)?;
+        for (target, number) in &self.pending[..left] {
+            self.window.push(Slot {
+                target: *target,
+                number: *number,
+                serial: self.window.next_serial(),
+                sent: now,
+                sent_wall,
+                drops: self.drops,
+                state: State::Open,
+            });
+        }
+        Ok(left)
+    }
+
+    /// The kernel says when a packet left.
+    fn stamp(&mut self, key: u32, at_ns: u64) {
+        if let Some(slot) = self.window.by_serial(self.first_key.wrapping_add(key))
+            // A stamp from before a new start of the count belongs to another packet.
+            && at_ns >= slot.sent_wall
+        {
+            slot.sent_wall = at_ns;
+        }
+    }
+
+    fn read_drops(&mut self, now: u64) {
+        if now.saturating_sub(self.drops_at) >= DROPS_EVERY
+            && let Some(drops) = self.socket.dropped()
+        {
+            self.drops = drops;
+            self.drops_at = now;
+        }
+    }
+}
+
+impl From<Reply<'_>> for Taken {
+    fn from(reply: Reply<'_>) -> Self {
+        Self {
+            from: reply.from,
+            number: reply.number,
+            mark: Mark::read(reply.payload),
+            at_ns: reply.at_ns,
+        }
+    }
+}
+
+/// The time between the two stamps, unless somebody set the clock meanwhile.
+fn round_trip(slot: &Slot, at_ns: Option<u64>, now: u64) -> u64 {
+    let elapsed = now.saturating_sub(slot.sent);
+    at_ns
+        .and_then(|at| at.checked_sub(slot.sent_wall))
+        .filter(|rtt| *rtt <= elapsed.saturating_add(CLOCK_ERROR))
+        .unwrap_or(elapsed)
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Round-trip times kept for percentiles, all targets together.
+const SAMPLES: usize = 1 << 20;
+/// Bytes in one call.
+const PACKETS: usize = 64 << 10;
+const ERRORS_AT_ONCE: usize = 1024;
+const TRIES: u32 = 3;
+const FULL_BUFFER: u64 = 500_000;
+const DROPS_EVERY: u64 = 20_000_000;
+const LONGEST_SLEEP: u64 = 1_000_000_000;
+const CLOCK_ERROR: u64 = 1_000_000;
+/// How long after its deadline an answer is still recognised.
+const LATE: u64 = 5_000_000_000;
