@@ -3,7 +3,7 @@
 //! A probe runs on the thread that calls it and sleeps in `ppoll`; who has a runtime hands it a thread of its own.
 //! What this device itself lost is told as not measured, never as lost by the network.
 
-
+pub mod connect;
 mod drops;
 pub mod echo;
 mod errors;
@@ -12,9 +12,10 @@ mod packet;
 mod socket;
 mod tally;
 
+pub mod trace;
 mod wait;
 
+pub(crate) use self::packet::{Judged, judge, request};
 pub use self::socket::OpenError;
 pub use self::tally::{Summary, Tally};
 pub use self::wait::Stop;
-pub(crate) use self::packet::{Judged, judge, request};

@@ -173,7 +173,11 @@ pub(super) fn run(args: &PingArgs, json: bool) -> anyhow::Result<ExitCode> {
     let lines = single && !args.quiet && !json;
     if lines {
         let (host, address) = (&found.hosts[0], found.targets[0].address);
-        writeln!(out, "PING {host} ({address}): {} bytes of payload", args.size)?;
+        writeln!(
+            out,
+            "PING {host} ({address}): {} bytes of payload",
+            args.size
+        )?;
         out.flush()?;
     }
     let began = clock::since_boot();
@@ -256,7 +260,11 @@ fn line(out: &mut impl Write, plan: &Plan, event: Event) -> io::Result<()> {
             "{address}: seq={seq} not measured, this device's socket overflowed"
         ),
         Kind::Refused(errno) => {
-            writeln!(out, "{address}: seq={seq} not sent: {}", Errno::from_raw(errno).desc())
+            writeln!(
+                out,
+                "{address}: seq={seq} not sent: {}",
+                Errno::from_raw(errno).desc()
+            )
         }
     }
 }
@@ -308,11 +316,26 @@ fn extras(tally: &Tally) -> impl Iterator<Item = (u64, &'static str)> {
 }
 
 fn table(out: &mut impl Write, found: &Found, outcome: &Outcome) -> io::Result<()> {
-    let width = found.hosts.iter().map(String::len).max().unwrap_or(4).clamp(4, 40);
+    let width = found
+        .hosts
+        .iter()
+        .map(String::len)
+        .max()
+        .unwrap_or(4)
+        .clamp(4, 40);
     writeln!(
         out,
         "{:<width$} {:>6} {:>6} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "HOST", "SENT", "RECV", "LOSS %", "MIN ms", "AVG ms", "P50 ms", "P95 ms", "MAX ms", "JITTER"
+        "HOST",
+        "SENT",
+        "RECV",
+        "LOSS %",
+        "MIN ms",
+        "AVG ms",
+        "P50 ms",
+        "P95 ms",
+        "MAX ms",
+        "JITTER"
     )?;
     for (host, tally) in found.hosts.iter().zip(&outcome.tallies) {
         write!(
@@ -336,7 +359,11 @@ fn table(out: &mut impl Write, found: &Found, outcome: &Outcome) -> io::Result<(
         writeln!(out)?;
     }
     let answered = outcome.tallies.iter().filter(|t| t.received > 0).count();
-    write!(out, "{answered} of {} targets answered", found.targets.len())?;
+    write!(
+        out,
+        "{answered} of {} targets answered",
+        found.targets.len()
+    )?;
     if outcome.dropped > 0 {
         write!(
             out,

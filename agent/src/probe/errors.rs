@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, SockaddrIn, SockaddrIn6, recvmsg,
+    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
 };
 use nix::sys::time::TimeSpec;
 
@@ -96,7 +96,8 @@ pub(super) fn next(socket: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
     for control in message.cmsgs().into_iter().flatten() {
         match control {
             ControlMessageOwned::Ipv4RecvErr(ext, from) => {
-                let from = from.map(|a| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr))));
+                let from =
+                    from.map(|a| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr))));
                 error = Some((ext, from));
             }
             ControlMessageOwned::Ipv6RecvErr(ext, from) => {
@@ -203,7 +204,10 @@ mod tests {
         let Entry::Error(told) = decode(Some((error, Some(from))), None, None, &[1, 2]) else {
             panic!("no error");
         };
-        assert_eq!((told.from, told.why, told.quote), (from, Why::TooBig(1400), vec![1, 2]));
+        assert_eq!(
+            (told.from, told.why, told.quote),
+            (from, Why::TooBig(1400), vec![1, 2])
+        );
     }
 
     #[test]

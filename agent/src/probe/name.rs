@@ -88,18 +88,15 @@ pub fn resolve(
                 under_way += 1;
             }
         }
-        let left = until.saturating_duration_since(Instant::now());
-        match results.recv_timeout(left) {
-            Ok((place, result)) if under_way > 0 => {
-                found[place] = Some(result);
-                under_way -= 1;
-                if under_way > 0 || waiting.len() > 0 {
-                    continue;
-                }
-            }
-            Ok(_) | Err(_) => {}
+        if under_way == 0 {
+            break;
         }
-        break;
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok((place, result)) = results.recv_timeout(left) else {
+            break;
+        };
+        found[place] = Some(result);
+        under_way -= 1;
     }
     let late = |name: &String| NameError::TooSlow {
         name: name.clone(),

@@ -12,9 +12,9 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
+use super::drops;
 use super::errors::{self, Entry};
 use super::packet::{HEADER, Judged, inside_ipv4, judge, quoted};
-use super::drops;
 
 /// Why there is no ICMP socket.
 #[derive(Debug, thiserror::Error)]

@@ -86,9 +86,7 @@ impl Tally {
         self.min = self.min.min(ns);
         self.max = self.max.max(ns);
         self.sum += u128::from(ns);
-        self.squares = self
-            .squares
-            .saturating_add(u128::from(ns) * u128::from(ns));
+        self.squares = self.squares.saturating_add(u128::from(ns) * u128::from(ns));
         if let Some(last) = self.last.replace(ns) {
             self.jitter += (last.abs_diff(ns) as f64 - self.jitter) / 16.0;
         }
@@ -172,7 +170,10 @@ mod tests {
     #[test]
     fn equal_times_have_neither_deviation_nor_jitter() {
         let summary = tally([7; 20]).summary().unwrap();
-        assert_eq!((summary.mdev, summary.jitter), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            (summary.mdev, summary.jitter),
+            (Duration::ZERO, Duration::ZERO)
+        );
     }
 
     #[test]

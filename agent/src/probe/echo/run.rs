@@ -28,11 +28,7 @@ pub type Each<'e> = dyn FnMut(Event) -> ControlFlow<()> + 'e;
 ///
 /// # Errors
 /// A socket that the kernel takes away; a family that can't be asked at all is told in [`Outcome::unasked`].
-pub fn run<'e>(
-    plan: &'e Plan,
-    stop: Stop<'_>,
-    each: &'e mut Each<'e>,
-) -> io::Result<Outcome> {
+pub fn run<'e>(plan: &'e Plan, stop: Stop<'_>, each: &'e mut Each<'e>) -> io::Result<Outcome> {
     let mut run = Run::new(plan, each)?;
     if run.ports.is_empty() {
         return Ok(run.outcome());
@@ -217,7 +213,9 @@ impl<'p> Run<'p> {
         for place in 0..self.ports.len() {
             let mut taken = Vec::new();
             let port = &mut self.ports[place];
-            let (messages, drops) = port.socket.receive(|reply| taken.push(Taken::from(reply)))?;
+            let (messages, drops) = port
+                .socket
+                .receive(|reply| taken.push(Taken::from(reply)))?;
             if let Some(drops) = drops {
                 port.drops = drops;
             }
