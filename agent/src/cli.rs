@@ -18,11 +18,13 @@ mod enroll;
 mod exit;
 mod interrupt;
 mod ping;
+mod ports;
 mod sandbox;
 mod serve;
 mod show;
 mod status;
 mod text;
+mod trace;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
@@ -55,6 +57,16 @@ enum Command {
         after_help = "Example: aizen ping -c 5 192.0.2.1 www.example.org\nExit: 0 every target answered, 1 some did not, 2 wrong usage, unknown name or no permission"
     )]
     Ping(ping::PingArgs),
+    /// The way to a target, hop by hop, with loss, delay and the path MTU
+    #[command(
+        after_help = "Example: aizen trace --tcp=443 www.example.org\nExit: 0 the target was reached, 1 it was not, 2 wrong usage, unknown name or no permission"
+    )]
+    Trace(trace::TraceArgs),
+    /// Which TCP ports of a host are open, closed or filtered
+    #[command(
+        after_help = "Example: aizen ports -p 22,80,443,8000-8010 192.0.2.1\nExit: 0 every port answered, 1 some did not, 2 wrong usage or unknown name"
+    )]
+    Ports(ports::PortsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// Enrol this device with a one-time token (as root)
@@ -140,6 +152,8 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         Command::Sandbox(command) => return sandbox::run(command, json),
         Command::Sanitize(args) => return text::sanitize(&args, &config),
         Command::Ping(args) => return ping::run(&args, json),
+        Command::Trace(args) => return trace::run(&args, json),
+        Command::Ports(args) => return ports::run(&args, json),
         Command::Diagnose(_)
         | Command::Status
         | Command::Enroll(_)
@@ -180,6 +194,8 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Sandbox(_)
         | Command::Sanitize(_)
         | Command::Ping(_)
+        | Command::Trace(_)
+        | Command::Ports(_)
         | Command::Daemon
         | Command::Executor(_)
         | Command::Recover => Ok(ExitCode::SUCCESS),

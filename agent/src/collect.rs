@@ -6,6 +6,7 @@
 mod address;
 pub mod arp;
 mod aside;
+mod connect;
 mod datagram;
 mod disk;
 mod duplicate;
@@ -14,7 +15,7 @@ mod host;
 pub(crate) mod link;
 mod neighbour;
 mod netlink;
-mod path_mtu;
+pub(crate) mod path_mtu;
 pub mod reach;
 pub mod resolve;
 pub(crate) mod resolvers;
@@ -23,6 +24,7 @@ pub(crate) mod route;
 mod rule;
 pub mod schedule;
 mod sntp;
+mod trace;
 pub mod watch;
 
 use std::io;

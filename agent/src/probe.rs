@@ -15,6 +15,8 @@ mod tally;
 pub mod trace;
 mod wait;
 
+pub use self::errors::Why;
+pub(crate) use self::errors::{Entry, next as next_error};
 pub(crate) use self::packet::{Judged, judge, request};
 pub use self::socket::OpenError;
 pub use self::tally::{Summary, Tally};

@@ -96,6 +96,9 @@ impl Collector {
             host::see(settings, &mut self.host),
         );
         pass.add(clock::now(), Body::Profile(profile(settings)));
+        if due.runs("traces") && !probed.iter().any(probes::traced) {
+            self.schedule.give_back("traces");
+        }
         let duplicates = self.see_duplicates(&tables, arp);
         let mut parts = tables.into_parts();
         parts.extend(probed);

@@ -69,12 +69,18 @@ const PAUSES: &[(&str, u64, u64)] = &[
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Due {
     rests: BTreeSet<&'static str>,
+    asked: bool,
 }
 
 impl Due {
     /// True if this collector runs.
     pub(crate) fn runs(&self, collector: &str) -> bool {
         !self.rests.contains(collector)
+    }
+
+    /// True if a person or an analyst asked for this round.
+    pub(crate) fn asked(&self) -> bool {
+        self.asked
     }
 
     /// Keeps a collector from running in this round.
@@ -92,7 +98,10 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// Says who runs now; those count as run.
     pub(crate) fn start(&mut self, now: BootTime, trigger: Trigger) -> Due {
-        let mut due = Due::default();
+        let mut due = Due {
+            asked: trigger == Trigger::Asked,
+            ..Due::default()
+        };
         for &(collector, calm, hurried) in PAUSES {
             let pause = Duration::from_secs(match trigger {
                 Trigger::Tick => calm,
@@ -106,6 +115,11 @@ impl Schedule {
             }
         }
         due
+    }
+
+    /// A collector that was due had nothing to do: it may run in the next round.
+    pub(crate) fn give_back(&mut self, collector: &str) {
+        self.ran.remove(collector);
     }
 }
 
@@ -145,6 +159,16 @@ mod tests {
         assert!(!runs(170, Trigger::Asked, "time"));
         assert!(runs(180, Trigger::Event, "time"));
         assert!(runs(180, Trigger::Tick, "links"));
+    }
+
+    #[test]
+    fn a_collector_that_had_nothing_to_do_may_run_in_the_next_round() {
+        let mut schedule = Schedule::default();
+        assert!(schedule.start(at(1), Trigger::Tick).runs("traces"));
+        schedule.give_back("traces");
+        let due = schedule.start(at(2), Trigger::Asked);
+        assert!(due.runs("traces") && due.asked());
+        assert!(!schedule.start(at(3), Trigger::Tick).runs("traces"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Why {
 
 /// One entry of an error queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// ICMP about a packet of ours.
     Error(IcmpError),
     /// The packet with this number (from 0, in order of sending) left at this time since 1970.
@@ -56,20 +56,20 @@ pub(super) enum Entry {
 
 /// ICMP about a packet of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IcmpError {
+pub(crate) struct IcmpError {
     /// Who says so.
-    pub(super) from: IpAddr,
-    pub(super) why: Why,
+    pub(crate) from: IpAddr,
+    pub(crate) why: Why,
     /// Whom the packet was for; the port is that of UDP and TCP.
-    pub(super) to: Option<SocketAddr>,
+    pub(crate) to: Option<SocketAddr>,
     /// What is quoted of the packet, behind its IP header (ICMP) or its UDP header.
-    pub(super) quote: Vec<u8>,
+    pub(crate) quote: Vec<u8>,
     /// When it came, since 1970, if the socket stamps.
-    pub(super) at_ns: Option<u64>,
+    pub(crate) at_ns: Option<u64>,
 }
 
 /// Takes the next entry; none if the queue is empty.
-pub(super) fn next(socket: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
+pub(crate) fn next(socket: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
     let mut quote = [0; QUOTE];
     let mut slices = [IoSliceMut::new(&mut quote)];
     let mut control = nix::cmsg_space!(

@@ -1,13 +1,11 @@
 //! ICMP echo of a chosen size that must not be fragmented, and what routers say about it.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recv, recvmsg, send, setsockopt, sockopt,
-};
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
@@ -15,15 +13,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::collect::datagram::{adopt, heard};
-use crate::probe::{Judged, judge, request};
+use crate::probe::{Entry, Judged, Why, judge, next_error, request};
 
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// A reply to the request with this number.
     Reply(u16),
-    /// "Fragmentation needed" or "packet too big", with this MTU.
-    TooBig(u16),
+    /// "Fragmentation needed" or "packet too big": who says so, and the MTU.
+    TooBig(IpAddr, u16),
     /// Something else.
     Noise,
 }
@@ -136,36 +134,15 @@ impl Echo {
     }
 }
 
-/// The next entry of the socket's error queue (`IP_RECVERR`, ip(7)).
+/// The next entry of the socket's error queue.
 fn error_queue(socket: &UdpSocket) -> io::Result<Option<Heard>> {
-    let mut quoted = [0; 128];
-    let mut slices = [IoSliceMut::new(&mut quoted)];
-    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let message = match recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        flags,
-    ) {
-        Ok(message) => message,
-        Err(Errno::EAGAIN) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut heard = Heard::Noise;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::Ipv4RecvErr(error, _)
-        | ControlMessageOwned::Ipv6RecvErr(error, _) = control
-            && i32::try_from(error.ee_errno) == Ok(libc::EMSGSIZE)
-            && error.ee_origin != libc::SO_EE_ORIGIN_LOCAL
-        {
-            heard = u16::try_from(error.ee_info)
-                .ok()
-                .filter(|mtu| *mtu > 0)
-                .map_or(Heard::Noise, Heard::TooBig);
-        }
-    }
-    Ok(Some(heard))
+    Ok(next_error(socket.as_fd())?.map(|entry| match entry {
+        Entry::Error(error) => match error.why {
+            Why::TooBig(mtu) => Heard::TooBig(error.from, mtu),
+            _ => Heard::Noise,
+        },
+        Entry::Sent { .. } | Entry::Noise => Heard::Noise,
+    }))
 }
 
 fn ip_header(target: IpAddr) -> usize {
