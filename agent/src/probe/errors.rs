@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrStorage,
+    recvmmsg,
 };
 use nix::sys::time::TimeSpec;
 
@@ -70,45 +71,56 @@ pub(crate) struct IcmpError {
 
 /// Takes the next entry; none if the queue is empty.
 pub(crate) fn next(socket: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
-    let mut quote = [0; QUOTE];
-    let mut slices = [IoSliceMut::new(&mut quote)];
-    let mut control = nix::cmsg_space!(
+    Ok(take(socket, 1)?.pop())
+}
+
+/// Takes up to `most` entries; fewer if the queue is empty then.
+pub(super) fn take(socket: BorrowedFd<'_>, most: usize) -> io::Result<Vec<Entry>> {
+    let mut quotes = vec![0; most * QUOTE];
+    let mut slices: Vec<[IoSliceMut<'_>; 1]> = quotes
+        .chunks_exact_mut(QUOTE)
+        .map(|place| [IoSliceMut::new(place)])
+        .collect();
+    let control = nix::cmsg_space!(
         libc::sock_extended_err,
         libc::sockaddr_in6,
         [TimeSpec; 3],
         u32
     );
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(most, Some(control));
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let message = match recvmsg::<SockaddrStorage>(
+    match recvmmsg(
         socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
+        &mut headers,
+        slices.iter_mut(),
         flags,
+        None,
     ) {
-        Ok(message) => message,
-        Err(Errno::EAGAIN) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let to = message.address.as_ref().and_then(socket_addr);
-    let length = message.bytes.min(QUOTE);
+        Ok(messages) => Ok(messages.map(|message| entry(&message)).collect()),
+        Err(Errno::EAGAIN) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn entry(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Entry {
     let (mut error, mut stamp) = (None, None);
     // A truncated message is judged by what of it came.
     for control in message.cmsgs().into_iter().flatten() {
         match control {
             ControlMessageOwned::Ipv4RecvErr(ext, from) => {
-                let from =
-                    from.map(|a| IpAddr::V4(Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr))));
+                let from = from.map(|a| Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr)).into());
                 error = Some((ext, from));
             }
             ControlMessageOwned::Ipv6RecvErr(ext, from) => {
-                let from = from.map(|a| IpAddr::V6(Ipv6Addr::from(a.sin6_addr.s6_addr)));
+                let from = from.map(|a| Ipv6Addr::from(a.sin6_addr.s6_addr).into());
                 error = Some((ext, from));
             }
             ControlMessageOwned::ScmTimestampsns(stamps) => stamp = nanos(stamps.system),
             _ => {}
         }
     }
-    Ok(Some(decode(error, stamp, to, &quote[..length])))
+    let to = message.address.as_ref().and_then(socket_addr);
+    decode(error, stamp, to, message.iovs().next().unwrap_or_default())
 }
 
 fn decode(

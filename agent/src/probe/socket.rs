@@ -251,9 +251,9 @@ impl IcmpSocket {
         }
     }
 
-    /// The next entry of the error queue.
-    pub(super) fn next_error(&self) -> io::Result<Option<Entry>> {
-        errors::next(self.socket.as_fd())
+    /// Takes up to `most` entries of the error queue; fewer if it is empty then.
+    pub(super) fn take_errors(&self, most: usize) -> io::Result<Vec<Entry>> {
+        errors::take(self.socket.as_fd(), most)
     }
 
     /// The number of the request that an error quotes.

@@ -86,6 +86,8 @@ struct Port {
     blocked: u64,
     /// Serial of the packet that the kernel's stamps number 0.
     first_key: u32,
+    /// Packets that left since the error queue was read.
+    unstamped: usize,
     /// What the drop counter read last, and when.
     drops: u32,
     drops_at: u64,
@@ -278,13 +280,23 @@ impl<'p> Run<'p> {
     }
 
     fn hear_errors(&mut self, place: usize) -> io::Result<()> {
-        for _ in 0..ERRORS_AT_ONCE {
-            match self.ports[place].socket.next_error()? {
-                None => break,
-                Some(Entry::Sent { key, at_ns }) => self.ports[place].stamp(key, at_ns),
-                Some(Entry::Error(error)) => self.error(place, &error),
-                Some(Entry::Noise) => {}
+        for _ in 0..ERRORS_AT_ONCE / BATCH {
+            let port = &mut self.ports[place];
+            // A stamp for each packet that left, and something more to see whether more is there.
+            let room = (std::mem::take(&mut port.unstamped) + 2).min(BATCH);
+            let entries = port.socket.take_errors(room)?;
+            let all = entries.len() < room;
+            for entry in entries {
+                match entry {
+                    Entry::Sent { key, at_ns } => self.ports[place].stamp(key, at_ns),
+                    Entry::Error(error) => self.error(place, &error),
+                    Entry::Noise => {}
+                }
             }
+            if all {
+                break;
+            }
+            self.ports[place].unstamped = BATCH;
         }
         Ok(())
     }
@@ -407,6 +419,7 @@ impl Port {
             room,
             blocked: 0,
             first_key: 0,
+            unstamped: 0,
             drops: 0,
             drops_at: 0,
         };
@@ -441,6 +454,7 @@ impl Port {
         let bytes = &self.packets[..to.len() * self.length];
         let sent_wall = clock::wall_ns();
         let left = self.socket.send(bytes, self.length, &to)?;
+        self.unstamped += left;
         for (target, number) in &self.pending[..left] {
             self.window.push(Slot {
                 target: *target,

@@ -121,14 +121,10 @@ fn hear_echo(socket: &IcmpSocket, target: Target) -> io::Result<Vec<Heard>> {
             });
         }
     })?;
-    for _ in 0..AT_ONCE {
-        match socket.next_error()? {
-            None => break,
-            Some(Entry::Error(error)) => {
-                let number = socket.number_of(&error.quote);
-                all.extend(number.and_then(|number| heard(number, &error, target)));
-            }
-            Some(Entry::Sent { .. } | Entry::Noise) => {}
+    for entry in socket.take_errors(AT_ONCE)? {
+        if let Entry::Error(error) = entry {
+            let number = socket.number_of(&error.quote);
+            all.extend(number.and_then(|number| heard(number, &error, target)));
         }
     }
     Ok(all)
@@ -137,6 +133,6 @@ fn hear_echo(socket: &IcmpSocket, target: Target) -> io::Result<Vec<Heard>> {
 /// Numbers of probes repeat after so many.
 pub(super) const NUMBERS: u16 = 2048;
 /// Entries of an error queue taken in one go.
-pub(super) const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 64;
 /// Bytes behind the header, of ICMP and UDP.
 pub(super) const PAYLOAD: usize = 32;
