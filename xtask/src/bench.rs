@@ -10,18 +10,20 @@ use crate::build;
 
 mod footprint;
 mod loop_time;
+mod probes;
 mod sandbox_start;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop"])]
+    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "probes"])]
     only: Option<String>,
 }
 
 const PEERS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("collectd", "collectd-core"),
+    ("fping", "fping"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
 ];
 
@@ -47,6 +49,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if wanted("sandbox") {
         print(&sandbox_start::rows(&device)?);
+    }
+    if wanted("probes") {
+        print(&probes::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);

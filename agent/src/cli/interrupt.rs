@@ -18,6 +18,11 @@ impl Interrupt {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self(SignalFd::with_flags(&signals, flags)?))
     }
+
+    /// True if somebody did; says so once.
+    pub(super) fn came(&self) -> bool {
+        self.0.read_signal().is_ok_and(|signal| signal.is_some())
+    }
 }
 
 impl AsFd for Interrupt {

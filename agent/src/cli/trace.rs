@@ -155,7 +155,7 @@ pub(super) fn run(args: &TraceArgs, json: bool) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     screen.clear(&mut out)?;
-    let found = if args.no_mtu || path.reached().is_none() {
+    let found = if args.no_mtu || interrupt.came() || path.reached().is_none() {
         None
     } else {
         search_mtu(target.address)?

@@ -193,22 +193,15 @@ impl IcmpSocket {
         let messages = match recvmmsg(fd, &mut headers, slices.iter_mut(), flags, None) {
             Ok(messages) => messages,
             Err(Errno::EAGAIN) => return Ok((0, None)),
-            // What stands in the error queue, told a second time.
             Err(
-                Errno::EHOSTUNREACH
-                | Errno::ENETUNREACH
-                | Errno::ECONNREFUSED
-                | Errno::EMSGSIZE
-                | Errno::EACCES
-                | Errno::EPROTO
-                | Errno::EOPNOTSUPP
-                | Errno::ENOPROTOOPT
-                | Errno::EHOSTDOWN
-                | Errno::ENONET
-                | Errno::EINTR
-                | Errno::EREMOTEIO,
-            ) => return Ok((1, None)),
-            Err(error) => return Err(error.into()),
+                error @ (Errno::EBADF
+                | Errno::ENOTSOCK
+                | Errno::EFAULT
+                | Errno::EINVAL
+                | Errno::ENOMEM),
+            ) => return Err(error.into()),
+            // What stands in the error queue, told a second time.
+            Err(_) => return Ok((1, None)),
         };
         let (mut taken, mut dropped) = (0, None);
         for message in messages {

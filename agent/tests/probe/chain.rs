@@ -30,13 +30,10 @@ impl Chain {
             pair[1].ip(&format!("address add 10.0.{net}.2/24 dev left"));
         }
         for (n, node) in nodes.iter().enumerate() {
-            if n < 4 {
-                let net = n + 1;
-                node.ip(&format!("route add 10.0.4.0/24 via 10.0.{net}.2").replace(
-                    // The last router stands in the target's network.
-                    "route add 10.0.4.0/24 via 10.0.4.2",
-                    "route replace 10.0.4.0/24 dev right",
-                ));
+            // The last router stands in the target's network, the first one in the device's.
+            if n < 3 {
+                let next = n + 1;
+                node.ip(&format!("route add 10.0.4.0/24 via 10.0.{next}.2"));
             }
             if n > 1 {
                 node.ip(&format!("route add 10.0.1.0/24 via 10.0.{n}.1"));

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use aizen_agent::probe::echo::{self, Event, Kind, Outcome, Plan, Target};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recvfrom, sendto, socket,
 };
@@ -241,12 +242,8 @@ fn without_a_route_nothing_is_sent_and_nothing_lost() {
     assert!(
         events
             .iter()
-            .any(|e| e.kind == Kind::Refused(libc_enetunreach()))
+            .any(|e| e.kind == Kind::Refused(Errno::ENETUNREACH as i32))
     );
-}
-
-fn libc_enetunreach() -> i32 {
-    nix::errno::Errno::ENETUNREACH as i32
 }
 
 #[test]

@@ -42,9 +42,7 @@ pub fn run<'e>(plan: &'e Plan, stop: Stop<'_>, each: &'e mut Each<'e>) -> io::Re
         if run.is_done() {
             break;
         }
-        let Some(sleep) = run.sleep(drained) else {
-            continue;
-        };
+        let sleep = run.sleep(drained);
         let sockets: Vec<_> = run
             .ports
             .iter()
@@ -347,8 +345,8 @@ impl<'p> Run<'p> {
         }
     }
 
-    /// How long nothing is to do; none if something is now.
-    fn sleep(&mut self, drained: bool) -> Option<Duration> {
+    /// How long nothing is to do.
+    fn sleep(&mut self, drained: bool) -> Duration {
         let now = self.now();
         let deadline = self.plan.deadline.map(nanos);
         let mut until = deadline.unwrap_or(u64::MAX).min(now + LONGEST_SLEEP);
@@ -367,7 +365,11 @@ impl<'p> Run<'p> {
         {
             until = until.min(due);
         }
-        (drained && until > now).then(|| Duration::from_nanos(until - now))
+        if drained {
+            Duration::from_nanos(until.saturating_sub(now))
+        } else {
+            Duration::ZERO
+        }
     }
 
     fn tell(&mut self, target: u32, number: u32, kind: Kind) {
