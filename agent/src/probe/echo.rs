@@ -4,6 +4,7 @@
 //! does not show in them. An answer that this device's own socket had no room for is counted as not measured.
 
 mod pace;
+mod port;
 mod run;
 mod window;
 
