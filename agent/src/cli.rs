@@ -19,6 +19,9 @@ pub mod dns;
 mod enroll;
 mod exit;
 mod look;
+mod interrupt;
+mod ping;
+mod ports;
 mod sandbox;
 mod screen;
 mod serve;
@@ -26,6 +29,7 @@ mod show;
 mod status;
 mod text;
 mod top;
+mod trace;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
@@ -69,6 +73,21 @@ enum Command {
         after_help = "Example: aizen dns www.example.org AAAA @192.0.2.53#dns.example.org --udp --tls\nExit: 0 all answered alike, 1 one did not answer or they differ, 2 wrong usage"
     )]
     Dns(dns::DnsArgs),
+    /// Ask one or many targets by ICMP echo: loss, delay, jitter, percentiles
+    #[command(
+        after_help = "Example: aizen ping -c 5 192.0.2.1 www.example.org\nExit: 0 every target answered, 1 some did not, 2 wrong usage, unknown name or no permission"
+    )]
+    Ping(ping::PingArgs),
+    /// The way to a target, hop by hop, with loss, delay and the path MTU
+    #[command(
+        after_help = "Example: aizen trace --tcp=443 www.example.org\nExit: 0 the target was reached, 1 it was not, 2 wrong usage, unknown name or no permission"
+    )]
+    Trace(trace::TraceArgs),
+    /// Which TCP ports of a host are open, closed or filtered
+    #[command(
+        after_help = "Example: aizen ports -p 22,80,443,8000-8010 192.0.2.1\nExit: 0 every port answered, 1 some did not, 2 wrong usage or unknown name"
+    )]
+    Ports(ports::PortsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
     /// The daemon's newest numbers, as Prometheus text
@@ -156,6 +175,9 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         Command::Recover => return serve::recover(&config),
         Command::Sandbox(command) => return sandbox::run(command, json),
         Command::Sanitize(args) => return text::sanitize(&args, &config),
+        Command::Ping(args) => return ping::run(&args, json),
+        Command::Trace(args) => return trace::run(&args, json),
+        Command::Ports(args) => return ports::run(&args, json),
         Command::Diagnose(_)
         | Command::Links(_)
         | Command::Routes(_)
@@ -218,6 +240,9 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Resume => status::resume(config).await,
         Command::Sandbox(_)
         | Command::Sanitize(_)
+        | Command::Ping(_)
+        | Command::Trace(_)
+        | Command::Ports(_)
         | Command::Daemon
         | Command::Executor(_)
         | Command::Recover => Ok(ExitCode::SUCCESS),

@@ -44,3 +44,9 @@ pub fn monotonic() -> Duration {
         .map(Duration::from)
         .unwrap_or_default()
 }
+
+/// The wall clock in nanoseconds since 1970, as the kernel stamps packets (`CLOCK_REALTIME`).
+#[must_use]
+pub fn wall_ns() -> u64 {
+    u64::try_from(now().as_nanosecond()).unwrap_or_default()
+}

@@ -11,18 +11,20 @@ use crate::build;
 mod footprint;
 mod loop_time;
 mod names;
+mod probes;
 mod sandbox_start;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns"])]
+    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns", "probes"])]
     only: Option<String>,
 }
 
 const PEERS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("collectd", "collectd-core"),
+    ("fping", "fping"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("dnsperf", "dnsperf"),
     ("dig", "bind9-dnsutils"),
@@ -53,6 +55,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if wanted("dns") {
         print(&names::rows(&device)?);
+    }
+    if wanted("probes") {
+        print(&probes::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);

@@ -9,6 +9,8 @@ use crate::control::ControlError;
 
 /// Failed.
 pub(super) const FAILED: u8 = 1;
+/// Wrong usage, an unknown name or no permission (the convention of ping and fping).
+pub(super) const USAGE: u8 = 2;
 /// A diagnosis that could not tell (the convention of monitoring plugins).
 pub(super) const UNTOLD: u8 = 3;
 /// Refused by a check or by policy.

@@ -40,7 +40,7 @@ pub(crate) async fn collect(
         .map(|target| search(*target, links, until));
     for (target, result) in targets.iter().zip(join_all(searched).await) {
         match result {
-            Ok(path) => seen.value.extend(path),
+            Ok(found) => seen.value.extend(found.map(|found| found.path)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seen.gaps.push(format!(
                 "path to {target}: needs net.ipv4.ping_group_range to cover this process's group, or CAP_NET_RAW"
             )),
@@ -50,7 +50,24 @@ pub(crate) async fn collect(
     seen
 }
 
-async fn search(target: IpAddr, links: &[Link], until: Instant) -> io::Result<Option<PathMtu>> {
+/// What a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) path: PathMtu,
+    /// Who reported which MTU of the next hop; at most 8.
+    pub(crate) reporters: Vec<(IpAddr, u16)>,
+}
+
+/// Searches one path; none without a way to the target.
+pub(crate) async fn find(
+    target: IpAddr,
+    links: &[Link],
+    deadline: Duration,
+) -> io::Result<Option<Found>> {
+    search(target, links, Instant::now() + deadline).await
+}
+
+async fn search(target: IpAddr, links: &[Link], until: Instant) -> io::Result<Option<Found>> {
     // No way there is no path: the routes say so already.
     let Some(index) = route::outgoing(target).await.map_err(io::Error::other)? else {
         return Ok(None);
@@ -65,6 +82,7 @@ async fn search(target: IpAddr, links: &[Link], until: Instant) -> io::Result<Op
         echo: Echo::open(target)?,
         next_number: 0,
         wait: FIRST_WAIT,
+        reporters: Vec::new(),
     };
     loop {
         let sizes = search.next();
@@ -73,12 +91,15 @@ async fn search(target: IpAddr, links: &[Link], until: Instant) -> io::Result<Op
         }
         probing.step(&sizes, &mut search, until).await?;
     }
-    Ok(Some(PathMtu {
-        target,
-        link_mtu,
-        largest_answered: search.largest_answered(),
-        smallest_lost: search.smallest_lost(),
-        reported: search.reported(),
+    Ok(Some(Found {
+        path: PathMtu {
+            target,
+            link_mtu,
+            largest_answered: search.largest_answered(),
+            smallest_lost: search.smallest_lost(),
+            reported: search.reported(),
+        },
+        reporters: probing.reporters,
     }))
 }
 
@@ -87,6 +108,7 @@ struct Probing {
     next_number: u16,
     /// How long a reply is waited for.
     wait: Duration,
+    reporters: Vec<(IpAddr, u16)>,
 }
 
 impl Probing {
@@ -117,7 +139,13 @@ impl Probing {
                         let rtt = clock::since_boot().0.saturating_sub(began.0);
                         self.wait = (rtt * 3).clamp(SHORTEST_WAIT, self.wait);
                     }
-                    Heard::TooBig(mtu) => search.report(mtu),
+                    Heard::TooBig(from, mtu) => {
+                        search.report(mtu);
+                        let known = self.reporters.contains(&(from, mtu));
+                        if !known && self.reporters.len() < MAX_REPORTERS {
+                            self.reporters.push((from, mtu));
+                        }
+                    }
                     Heard::Noise => {}
                 }
             }
@@ -131,6 +159,7 @@ impl Probing {
 }
 
 const MAX_TARGETS: usize = 4;
+const MAX_REPORTERS: usize = 8;
 const TRIES: u32 = 3;
 /// Every IPv4 host takes this much in one piece by custom (RFC 1191), every IPv6 link by law (RFC 8200).
 const FLOOR_V4: u16 = 576;

@@ -3,23 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aizen_protocol::record::{Reach, ReachRole, Resolvers, Route};
-use futures_util::future::join_all;
-use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use nix::errno::Errno;
 
-use super::{Seen, route};
-
-/// Whom to send to, and as what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Target {
-    pub(crate) address: IpAddr,
-    /// Interface that an IPv6 link-local address belongs to.
-    pub(crate) link: Option<u32>,
-}
+use super::{Seen, aside, route};
+pub(crate) use crate::probe::echo::Target;
+use crate::probe::echo::{self, Kind, Outcome, Plan};
 
 /// How often and how long to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,127 +88,108 @@ pub(crate) fn targets(
 
 /// Sends echo requests to all targets, side by side; an address with two roles is asked once and reported as both.
 pub(crate) async fn ping(targets: &[(Target, ReachRole)], pinging: Pinging) -> Seen<Vec<Reach>> {
-    let mut gaps = Vec::new();
-    let mut client = |kind, wanted: bool| {
-        let client = wanted.then(|| Client::new(&Config::builder().kind(kind).build()))?;
-        client
-            .map_err(|error| gaps.push(no_socket(kind, &error)))
-            .ok()
-    };
-    let ipv4 = client(ICMP::V4, targets.iter().any(|(t, _)| t.address.is_ipv4()));
-    let ipv6 = client(ICMP::V6, targets.iter().any(|(t, _)| t.address.is_ipv6()));
     let mut unique: Vec<Target> = targets.iter().map(|(target, _)| *target).collect();
     unique.sort_unstable();
     unique.dedup();
-    let room = Semaphore::new(IN_FLIGHT);
-    let asked = unique.iter().enumerate().filter_map(|(n, target)| {
-        let client = if target.address.is_ipv4() {
-            &ipv4
-        } else {
-            &ipv6
-        };
-        // Each target has its own numbers: two link-local targets may share one address.
-        let first = u16::try_from(n)
-            .unwrap_or_default()
-            .saturating_mul(pinging.times);
-        Some(ping_one(client.as_ref()?, *target, first, pinging, &room))
-    });
-    let seen: BTreeMap<Target, Echoes> = join_all(asked).await.into_iter().collect();
+    let plan = Plan {
+        targets: unique.clone(),
+        times: Some(u32::from(pinging.times)),
+        between: Duration::ZERO,
+        each: pinging.pause,
+        wait: pinging.deadline,
+        size: PAYLOAD,
+        device: None,
+        // A thread whose caller no longer listens ends by itself.
+        deadline: Some(pinging.pause * u32::from(pinging.times) + pinging.deadline * 2),
+    };
+    let echoes = match aside::run("aizen-echo", move || ask(&plan)).await {
+        Ok(Ok(echoes)) => echoes,
+        Ok(Err(error)) | Err(error) => {
+            return Seen {
+                value: Vec::new(),
+                gaps: vec![format!("echo: {error}")],
+            };
+        }
+    };
+    let mut gaps = echoes.outcome.unasked.clone();
     let value = targets
         .iter()
         .filter_map(|(target, role)| {
-            let echoes = seen.get(target)?;
-            Some(Reach {
-                target: target.address,
-                role: *role,
-                sent: echoes.sent,
-                received: u16::try_from(echoes.rtt_us.len()).unwrap_or(u16::MAX),
-                rtt_us: echoes.rtt_us.clone(),
-                no_route: echoes.no_route,
-            })
+            let place = unique.binary_search(target).ok()?;
+            let reach = echoes.reach(place, *target, *role)?;
+            gaps.extend(echoes.overflow(place, target.address));
+            Some(reach)
         })
         .collect();
+    gaps.dedup();
     Seen { value, gaps }
 }
 
-#[derive(Debug, Default)]
 struct Echoes {
-    sent: u16,
-    rtt_us: Vec<u32>,
-    no_route: bool,
+    outcome: Outcome,
+    /// Of each target, in the order sent.
+    rtt_us: Vec<BTreeMap<u32, u32>>,
+    no_route: Vec<bool>,
 }
 
-async fn ping_one(
-    client: &Client,
-    target: Target,
-    first: u16,
-    pinging: Pinging,
-    room: &Semaphore,
-) -> (Target, Echoes) {
-    let one = |n: u16| async move {
-        sleep(pinging.pause * u32::from(n)).await;
-        let mut identifier = [0; 2];
-        // Any identifier will do; the kernel draws it for ping sockets anyway.
-        getrandom::fill(&mut identifier).ok();
-        let mut pinger = client
-            .pinger(
-                target.address,
-                PingIdentifier(u16::from_ne_bytes(identifier)),
-            )
-            .await;
-        pinger.timeout(pinging.deadline);
-        pinger.scope_id(target.link.unwrap_or_default());
-        // It is never closed; without a permit the request is sent all the same.
-        let _place = room.acquire().await.ok();
-        pinger
-            .ping(PingSequence(first.wrapping_add(n)), PAYLOAD)
-            .await
-    };
-    let mut echoes = Echoes::default();
-    for result in join_all((0..pinging.times).map(one)).await {
-        match result {
-            Ok((packet, rtt)) => {
-                echoes.sent += 1;
-                if is_reply(&packet) {
-                    echoes.rtt_us.push(super::micros(rtt));
-                }
+fn ask(plan: &Plan) -> io::Result<Echoes> {
+    let mut rtt_us = vec![BTreeMap::new(); plan.targets.len()];
+    let mut no_route = vec![false; plan.targets.len()];
+    let outcome = echo::run(plan, None, &mut |event| {
+        match event.kind {
+            Kind::Reply(rtt) => {
+                rtt_us[event.target].insert(event.number, super::micros(rtt));
             }
-            Err(SurgeError::IOError(error)) => echoes.no_route |= is_no_route(&error),
-            Err(_) => echoes.sent += 1,
+            Kind::Refused(errno) => {
+                no_route[event.target] |= matches!(
+                    Errno::from_raw(errno),
+                    Errno::ENETUNREACH | Errno::EHOSTUNREACH
+                );
+            }
+            Kind::Duplicate(_)
+            | Kind::Late(_)
+            | Kind::Error { .. }
+            | Kind::Lost
+            | Kind::NotMeasured => {}
         }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Echoes {
+        outcome,
+        rtt_us,
+        no_route,
+    })
+}
+
+impl Echoes {
+    /// None for a target that was not asked. What was not measured counts as never sent.
+    fn reach(&self, place: usize, target: Target, role: ReachRole) -> Option<Reach> {
+        let tally = &self.outcome.tallies[place];
+        if tally.sent + tally.refused == 0 {
+            return None;
+        }
+        let count = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+        Some(Reach {
+            target: target.address,
+            role,
+            sent: count(tally.sent - tally.not_measured),
+            received: count(tally.received),
+            rtt_us: self.rtt_us[place].values().copied().collect(),
+            no_route: self.no_route[place],
+        })
     }
-    (target, echoes)
-}
 
-/// A raw socket also brings the errors that a router on the way sends.
-fn is_reply(packet: &IcmpPacket) -> bool {
-    match packet {
-        IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
-        IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,
-    }
-}
-
-fn is_no_route(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
-    )
-}
-
-fn no_socket(kind: ICMP, error: &io::Error) -> String {
-    let family = if kind == ICMP::V4 { "IPv4" } else { "IPv6" };
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => format!(
-            "{family} echo needs net.ipv4.ping_group_range to cover this process's group, or CAP_NET_RAW"
-        ),
-        _ => format!("{family} echo: {error}"),
+    fn overflow(&self, place: usize, target: IpAddr) -> Option<String> {
+        let lost = self.outcome.tallies[place].not_measured;
+        (lost > 0).then(|| {
+            format!("{lost} echoes to {target} were not measured: this device's socket overflowed")
+        })
     }
 }
 
 const MAX_TARGETS: usize = 24;
-/// Beyond 128 in flight surge-ping loses replies that did arrive (measured: 36 % at 200).
-const IN_FLIGHT: usize = 64;
-const PAYLOAD: &[u8] = b"aizen reach probe, 32 bytes long";
+/// Bytes.
+const PAYLOAD: u16 = 32;
 
 #[cfg(test)]
 mod tests {

@@ -88,6 +88,9 @@ impl Collector {
         for collector in behind.over {
             self.kept.remove(collector);
         }
+        if due.runs("traces") && !probed.iter().any(probes::traced) {
+            self.schedule.give_back("traces");
+        }
         let duplicates = self.see_duplicates(&tables, behind.arp);
         let mut parts = probed;
         parts.extend(behind.parts);

@@ -87,12 +87,18 @@ const WAKES_EVERY_S: u64 = 300;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Due {
     rests: BTreeSet<&'static str>,
+    asked: bool,
 }
 
 impl Due {
     /// True if this collector runs.
     pub(crate) fn runs(&self, collector: &str) -> bool {
         !self.rests.contains(collector)
+    }
+
+    /// True if a person or an analyst asked for this round.
+    pub(crate) fn asked(&self) -> bool {
+        self.asked
     }
 
     /// Keeps a collector from running in this round.
@@ -119,7 +125,10 @@ impl Schedule {
 
     /// Says who runs now; those count as run.
     pub(crate) fn start(&mut self, now: BootTime, trigger: Trigger) -> Due {
-        let mut due = Due::default();
+        let mut due = Due {
+            asked: trigger == Trigger::Asked,
+            ..Due::default()
+        };
         for &(collector, calm, hurried) in PAUSES {
             let pause = Duration::from_secs(match trigger {
                 Trigger::Tick if self.wakes && BEHIND_DOOR.contains(&collector) => {
@@ -136,6 +145,11 @@ impl Schedule {
             }
         }
         due
+    }
+
+    /// A collector that was due had nothing to do: it may run in the next round.
+    pub(crate) fn give_back(&mut self, collector: &str) {
+        self.ran.remove(collector);
     }
 }
 
@@ -187,6 +201,16 @@ mod tests {
         let mut direct = Schedule::default();
         assert!(direct.start(at(1), Trigger::Tick).runs("filter"));
         assert!(direct.start(at(3), Trigger::Tick).runs("filter"));
+    }
+
+    #[test]
+    fn a_collector_that_had_nothing_to_do_may_run_in_the_next_round() {
+        let mut schedule = Schedule::default();
+        assert!(schedule.start(at(1), Trigger::Tick).runs("traces"));
+        schedule.give_back("traces");
+        let due = schedule.start(at(2), Trigger::Asked);
+        assert!(due.runs("traces") && due.asked());
+        assert!(!schedule.start(at(3), Trigger::Tick).runs("traces"));
     }
 
     #[test]

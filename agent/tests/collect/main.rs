@@ -577,6 +577,8 @@ fn a_round_in_which_everything_is_dead_ends_in_time_and_tells_each_kind() {
         "dns",
         "reach",
         "path_mtu",
+        "connects",
+        "traces",
         "duplicates",
         "dhcp",
         "protocols",

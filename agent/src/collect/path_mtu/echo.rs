@@ -1,13 +1,11 @@
 //! ICMP echo of a chosen size that must not be fragmented, and what routers say about it.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recv, recvmsg, send, setsockopt, sockopt,
-};
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
@@ -15,16 +13,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::collect::datagram::{adopt, heard};
+use crate::probe::{Entry, Judged, Why, judge, next_error, request};
 
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// A reply to the request with this number.
     Reply(u16),
-    /// "Fragmentation needed" or "packet too big", with this MTU.
-    TooBig(u16),
+    /// "Fragmentation needed" or "packet too big": who says so, and the MTU.
+    TooBig(IpAddr, u16),
     /// Something else.
     Noise,
+}
+
+impl From<Judged> for Heard {
+    fn from(judged: Judged) -> Self {
+        match judged {
+            Judged::Reply(number) => Self::Reply(number),
+            Judged::Noise => Self::Noise,
+        }
+    }
 }
 
 /// How packets look on this socket.
@@ -112,123 +120,31 @@ impl Echo {
 
     fn judge(&self, packet: &[u8]) -> Heard {
         match (self.form, self.target) {
-            (Form::Ping, target) => reply(packet, target.is_ipv4(), None),
-            (Form::Raw { identifier }, IpAddr::V6(_)) => reply(packet, false, Some(identifier)),
+            (Form::Ping, target) => judge(packet, target.is_ipv4(), None).into(),
+            (Form::Raw { identifier }, IpAddr::V6(_)) => {
+                judge(packet, false, Some(identifier)).into()
+            }
             (Form::Raw { identifier }, IpAddr::V4(_)) => {
                 let header = packet.first().map_or(0, |b| usize::from(b & 0x0f) * 4);
-                packet
-                    .get(header..)
-                    .map_or(Heard::Noise, |icmp| reply(icmp, true, Some(identifier)))
+                packet.get(header..).map_or(Heard::Noise, |icmp| {
+                    judge(icmp, true, Some(identifier)).into()
+                })
             }
         }
     }
 }
 
-/// The next entry of the socket's error queue (`IP_RECVERR`, ip(7)).
+/// The next entry of the socket's error queue.
 fn error_queue(socket: &UdpSocket) -> io::Result<Option<Heard>> {
-    let mut quoted = [0; 128];
-    let mut slices = [IoSliceMut::new(&mut quoted)];
-    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-    let message = match recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        flags,
-    ) {
-        Ok(message) => message,
-        Err(Errno::EAGAIN) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut heard = Heard::Noise;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::Ipv4RecvErr(error, _)
-        | ControlMessageOwned::Ipv6RecvErr(error, _) = control
-            && i32::try_from(error.ee_errno) == Ok(libc::EMSGSIZE)
-            && error.ee_origin != libc::SO_EE_ORIGIN_LOCAL
-        {
-            heard = u16::try_from(error.ee_info)
-                .ok()
-                .filter(|mtu| *mtu > 0)
-                .map_or(Heard::Noise, Heard::TooBig);
-        }
-    }
-    Ok(Some(heard))
+    Ok(next_error(socket.as_fd())?.map(|entry| match entry {
+        Entry::Error(error) => match error.why {
+            Why::TooBig(mtu) => Heard::TooBig(error.from, mtu),
+            _ => Heard::Noise,
+        },
+        Entry::Sent { .. } | Entry::Noise => Heard::Noise,
+    }))
 }
 
 fn ip_header(target: IpAddr) -> usize {
     if target.is_ipv4() { 20 } else { 40 }
-}
-
-fn request(ipv4: bool, identifier: u16, number: u16, bytes: usize) -> Vec<u8> {
-    let mut packet = vec![0; bytes.max(ICMP_HEADER)];
-    packet[0] = if ipv4 { ECHO_V4 } else { ECHO_V6 };
-    packet[4..6].copy_from_slice(&identifier.to_be_bytes());
-    packet[6..8].copy_from_slice(&number.to_be_bytes());
-    if ipv4 {
-        // For ICMPv6 the kernel does it (RFC 3542, 3.1).
-        let sum = checksum(&packet);
-        packet[2..4].copy_from_slice(&sum.to_be_bytes());
-    }
-    packet
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum = bytes.chunks(2).fold(0_u32, |sum, pair| {
-        let low = pair.get(1).copied().unwrap_or_default();
-        let sum = sum + u32::from(u16::from_be_bytes([pair[0], low]));
-        (sum & 0xffff) + (sum >> 16)
-    });
-    !u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
-fn reply(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Heard {
-    let Some([kind, code, _, _, i0, i1, n0, n1]) = icmp.first_chunk::<ICMP_HEADER>() else {
-        return Heard::Noise;
-    };
-    let wanted = if ipv4 { REPLY_V4 } else { REPLY_V6 };
-    let ours = identifier.is_none_or(|identifier| identifier == u16::from_be_bytes([*i0, *i1]));
-    if *kind == wanted && *code == 0 && ours {
-        Heard::Reply(u16::from_be_bytes([*n0, *n1]))
-    } else {
-        Heard::Noise
-    }
-}
-
-const ICMP_HEADER: usize = 8;
-const ECHO_V4: u8 = 8;
-const REPLY_V4: u8 = 0;
-const ECHO_V6: u8 = 128;
-const REPLY_V6: u8 = 129;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_request_has_its_size_and_a_checksum_that_sums_to_zero() {
-        let packet = request(true, 0x1234, 7, 33);
-        assert_eq!(packet.len(), 33);
-        assert_eq!(checksum(&packet), 0);
-    }
-
-    #[test]
-    fn a_reply_counts_by_identifier_and_number() {
-        let packet = [0, 0, 0, 0, 0x12, 0x34, 0, 7];
-        assert_eq!(reply(&packet, true, Some(0x1234)), Heard::Reply(7));
-        assert_eq!(reply(&packet, true, Some(0x1235)), Heard::Noise);
-        assert_eq!(reply(&packet, false, None), Heard::Noise);
-        assert_eq!(reply(&packet[..7], true, None), Heard::Noise);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..128), ipv4: bool) {
-            prop_assert!(bytes.len() >= ICMP_HEADER || reply(&bytes, ipv4, Some(1)) == Heard::Noise);
-            checksum(&bytes);
-        }
-    }
 }

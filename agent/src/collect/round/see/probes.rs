@@ -4,14 +4,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aizen_protocol::record::{
-    Body, Certificate, DnsProbe, Link, PathMtu, Portal, Reach, Resolvers, Route, Time,
+    Body, Certificate, Connect, DnsProbe, Link, PathMtu, Portal, Reach, Resolvers, Route, Time,
+    Trace,
 };
+
+use tokio::time::Instant;
 
 use super::tables::Tables;
 use super::{Part, Told, within};
 use crate::collect::schedule::Due;
 use crate::collect::{
-    CollectError, Seen, Settings, certificate, neighbour, path_mtu, portal, reach, resolve, sntp,
+    CollectError, Seen, Settings, certificate, connect, neighbour, path_mtu, portal, reach,
+    resolve, sntp, trace,
 };
 
 /// Every probe that is due, side by side.
@@ -21,13 +25,21 @@ pub(in crate::collect::round) async fn see(
     tables: &Tables,
 ) -> Vec<Part> {
     let (links, resolvers) = (tables.links.value(), tables.resolvers.value());
-    let (dns, (reach, neighbours), path_mtu, time, certificates, portal) = tokio::join!(
-        see_dns(settings, resolvers),
+    let ends = Instant::now() + settings.budgets.probe;
+    let ((dns, connects), (reach, neighbours, traces), path_mtu, time, certificates, portal) = tokio::join!(
+        async {
+            let dns = see_dns(settings, resolvers).await;
+            let connects = see_connects(settings, due, resolvers, dns.value(), ends).await;
+            (dns, connects)
+        },
         async {
             let reach = see_reach(settings, tables.routes.value(), resolvers).await;
             // After the probes: they make the kernel ask for those neighbours.
-            let neighbours = within(settings.budgets.neighbours, neighbour::collect()).await;
-            (reach, neighbours)
+            let (neighbours, traces) = tokio::join!(
+                within(settings.budgets.neighbours, neighbour::collect()),
+                see_traces(settings, due, resolvers, reach.value(), ends),
+            );
+            (reach, neighbours, traces)
         },
         see_path_mtu(settings, due, links, resolvers),
         see_time(settings, due),
@@ -39,11 +51,48 @@ pub(in crate::collect::round) async fn see(
         Part::new("dns", dns, Body::Dns),
         Part::new("reach", reach, Body::Reach),
     ];
+    parts.extend(connects.map(|told| Part::new("connects", told, Body::Connects)));
+    parts.extend(traces.map(|told| Part::new("traces", told, Body::Traces)));
     parts.extend(path_mtu.map(|told| Part::new("path_mtu", told, Body::PathMtu)));
     parts.extend(time.map(|told| Part::new("time", told, Body::Time)));
     parts.extend(certificates.map(|told| Part::new("certificates", told, Body::Certificates)));
     parts.extend(portal.map(|told| Part::new("portal", told, Body::Portal)));
     parts
+}
+
+/// True for a part that holds a trace.
+pub(in crate::collect::round) fn traced(part: &Part) -> bool {
+    matches!(part.told.value(), Some(Body::Traces(traces)) if !traces.is_empty())
+}
+
+async fn see_connects(
+    settings: &Settings,
+    due: &Due,
+    resolvers: Option<&Resolvers>,
+    dns: Option<&Vec<DnsProbe>>,
+    ends: Instant,
+) -> Option<Told<Vec<Connect>>> {
+    if !due.runs("connects") {
+        return None;
+    }
+    let left = ends.saturating_duration_since(Instant::now());
+    let targets = connect::targets(&settings.anchors, resolvers, &settings.names, dns);
+    Some(within(left, connect::collect(targets, left)).await)
+}
+
+async fn see_traces(
+    settings: &Settings,
+    due: &Due,
+    resolvers: Option<&Resolvers>,
+    reach: Option<&Vec<Reach>>,
+    ends: Instant,
+) -> Option<Told<Vec<Trace>>> {
+    if !due.runs("traces") {
+        return None;
+    }
+    let left = ends.saturating_duration_since(Instant::now());
+    let target = trace::target(&settings.anchors, resolvers, reach, due.asked());
+    Some(within(left, trace::collect(target, left)).await)
 }
 
 async fn see_dns(settings: &Settings, resolvers: Option<&Resolvers>) -> Told<Vec<DnsProbe>> {
