@@ -16,6 +16,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("sysctl", "procps"),
     ("bwrap", "bubblewrap"),
+    // The lab's servers.
+    ("radvd", "radvd"),
+    ("pppoe-server", "pppoe"),
+    ("dhclient", "isc-dhcp-client"),
 ];
 
 /// Makes sure that every program is there.
