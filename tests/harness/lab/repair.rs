@@ -9,8 +9,12 @@ use aizen_protocol::package::manifest::{Manifest, Probe, Value};
 use aizen_protocol::proposal::Proposal;
 use anyhow::{Context as _, Result, bail};
 
+use super::run::diagnose;
 use super::stage::Stage;
+use super::verdict::Judged;
 use crate::cloud::text;
+use crate::device::Device;
+use crate::program::Program;
 use crate::{package, wait};
 
 /// What came of a proposal.
@@ -24,14 +28,18 @@ pub struct Proof {
 
 /// Exit code of a change that was rolled back.
 const ROLLED_BACK: i32 = 5;
+/// What the device says to a person who must confirm; the change's name follows.
+const CONFIRM: &str = "aizen changes confirm ";
+/// How long a change may take to its end.
+const ENDS: Duration = Duration::from_secs(60);
 /// How long the device may take to find itself healthy.
 const HEALS: Duration = Duration::from_secs(30);
 
-/// Applies the proposal twice: with a probe that can't hold, and as it is.
+/// Applies the proposal twice, with a probe that can't hold and as it is, and notes what was proven.
 ///
 /// # Errors
-/// If there is no proposal or a program can't be run.
-pub fn prove(stage: &Stage, id: &str, verdict: &Verdict) -> Result<Proof> {
+/// If there is no proposal, a program can't be run, or something is not proven; with what was seen instead.
+pub fn prove(stage: &Stage, id: &str, verdict: &Verdict, proof: &mut Proof) -> Result<()> {
     let proposal = verdict
         .findings
         .first()
@@ -45,24 +53,40 @@ pub fn prove(stage: &Stage, id: &str, verdict: &Verdict) -> Result<Proof> {
     doomed.manifest.confirm.probes.push(never);
 
     let before = stage.device.state_of_network()?;
-    let code = apply(stage, id, "doomed", doomed)?;
-    let rolled_back = code == Some(ROLLED_BACK) && stage.device.state_of_network()? == before;
-    let mended = apply(stage, id, "repair", proposal)? == Some(0) && heals(stage);
-    Ok(Proof {
-        mended,
-        rolled_back,
-    })
+    let (code, said) = apply(stage, id, "doomed", doomed, false)?;
+    let after = stage.device.state_of_network()?;
+    proof.rolled_back = code == Some(ROLLED_BACK) && after == before;
+    if !proof.rolled_back {
+        bail!("the doomed change ended with {code:?}: {said}\nbefore:\n{before}\nafter:\n{after}");
+    }
+    let (code, said) = apply(stage, id, "repair", proposal, true)?;
+    if code != Some(0) {
+        bail!("the repair ended with {code:?}: {said}");
+    }
+    heals(&stage.device)?;
+    proof.mended = true;
+    Ok(())
 }
 
-fn heals(stage: &Stage) -> bool {
+/// Waits until the device finds itself healthy.
+fn heals(device: &Device) -> Result<()> {
+    let mut told = String::new();
     let healthy = || {
-        let verdict = super::run::diagnose(&stage.device).ok()?;
+        let verdict = diagnose(device).ok()?;
+        told = Judged::healthy(&verdict).told;
         (verdict.health == Health::Healthy).then_some(())
     };
-    wait::until("a healthy verdict", HEALS, healthy).is_ok()
+    wait::until("a healthy verdict", HEALS, healthy)
+        .with_context(|| format!("after the repair: {told}"))
 }
 
-fn apply(stage: &Stage, id: &str, name: &str, proposal: Proposal) -> Result<Option<i32>> {
+fn apply(
+    stage: &Stage,
+    id: &str,
+    name: &str,
+    proposal: Proposal,
+    confirmed: bool,
+) -> Result<(Option<i32>, String)> {
     let mut package = package::for_device(&stage.device, id, &proposal.script, proposal.manifest)?;
     package.bindings = proposal.bindings;
     package.intent = proposal.intent.0;
@@ -72,19 +96,27 @@ fn apply(stage: &Stage, id: &str, name: &str, proposal: Proposal) -> Result<Opti
         &file,
         serde_json::to_vec(&package::sign(&package, &[&key])?)?,
     )?;
-    let output = stage
+    let log = stage.folder().join(format!("{name}.log"));
+    let mut command = stage
         .device
-        .try_aizen(&["apply", "--yes", "--json", text(&file)?])?;
-    let code = output.status.code();
-    if !matches!(code, Some(0 | ROLLED_BACK)) {
-        bail!(
-            "'aizen apply' of {name} ended with {code:?}: {}{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-            stage.device.said()
-        );
-    }
-    Ok(code)
+        .aizen(&["apply", "--yes", "--json", text(&file)?])?;
+    let mut program = Program::start(name, &mut command, &log)?;
+    // A change on site is confirmed by the person there, as soon as it asks.
+    let mut asked = !confirmed;
+    let status = wait::until(&format!("'aizen apply' of {name}"), ENDS, || {
+        let said = program.said();
+        let change = said
+            .split_once(CONFIRM)
+            .and_then(|(_, rest)| rest.lines().next());
+        if let Some(change) = change.filter(|_| !asked) {
+            let answer = stage
+                .device
+                .try_aizen(&["changes", "confirm", change.trim()]);
+            asked = answer.is_ok_and(|answer| answer.status.success());
+        }
+        program.ended()
+    });
+    Ok((status?.code(), program.said()))
 }
 
 /// A verdict on the device names real values; a package names their pseudonyms.

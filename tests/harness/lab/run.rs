@@ -124,8 +124,8 @@ fn play(scenario: &Scenario, seed: u64, outcome: &mut Outcome) -> Result<()> {
     };
     outcome.verdict = Some(verdict.clone());
     if let Some(id) = id {
-        outcome.repair = Some(Proof::default());
-        outcome.repair = Some(repair::prove(&stage, &id, &verdict)?);
+        let proof = outcome.repair.insert(Proof::default());
+        repair::prove(&stage, &id, &verdict, proof)?;
     }
     Ok(())
 }

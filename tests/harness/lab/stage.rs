@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -205,15 +205,14 @@ impl Stage {
             let line = self
                 .draw
                 .fill(step.run.as_deref().context("settling runs")?)?;
-            let mut last = anyhow!("it never ran");
+            let mut last = String::new();
             let shown = wait::until(&format!("'{line}'"), SETTLES, || {
-                let tried = self
-                    .shell(&step.place, &line)
-                    .and_then(|mut command| shell::run(&mut command));
-                tried.map_err(|error| last = error).ok()
+                let tried = shell::output(&mut self.shell(&step.place, &line).ok()?).ok()?;
+                last = String::from_utf8_lossy(&tried.stderr).into_owned();
+                tried.status.success().then_some(())
             });
             if let Err(error) = shown {
-                bail!("{error:#}: {last:#}\n{}", self.said());
+                bail!("{error:#}: {last}\n{}", self.said());
             }
         }
         Ok(())
@@ -223,7 +222,7 @@ impl Stage {
     #[must_use]
     pub fn said(&self) -> String {
         let last = |text: &str| {
-            let skipped = text.lines().count().saturating_sub(6);
+            let skipped = text.lines().count().saturating_sub(3);
             text.lines()
                 .skip(skipped)
                 .map(|line| format!("  {line}\n"))
