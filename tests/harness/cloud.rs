@@ -123,9 +123,12 @@ impl Cloud {
             &mut command,
             &self.folder.join("orchestrator.log"),
         )?;
+        // The command line finds the server by this file.
+        let url = self.data().join("server.url");
         let ready = || {
             shell::run(netns.command("cat").arg("/proc/net/tcp"))
                 .is_ok_and(|t| t.contains(&format!(":{port:04X} ")))
+                && url.exists()
         };
         serve.wait_ready(Duration::from_secs(10), ready)?;
         self.serve = Some(serve);

@@ -18,7 +18,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     // The lab's servers.
     ("radvd", "radvd"),
-    ("pppoe-server", "pppoe"),
     ("dhclient", "isc-dhcp-client"),
 ];
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use harness::lab::recorded::{self, Recorded};
-use harness::lab::run;
+use harness::lab::run::{self, How};
 use harness::lab::scenario::{self, Scenario};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -27,7 +27,13 @@ fn main() -> Result<ExitCode> {
 }
 
 fn plays(scenario: &Scenario) -> Result<(), Failed> {
-    let outcome = run::one(scenario, SEED);
+    let outcome = run::one(
+        scenario,
+        How {
+            seed: SEED,
+            keep: false,
+        },
+    );
     if outcome.passed() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use harness::lab::recorded::{self, Recorded};
-use harness::lab::run::{self, Outcome};
+use harness::lab::run::{self, How, Outcome};
 use harness::lab::scenario::{self, Scenario};
 use harness::lab::score::Score;
 use harness::lab::stage::Stage;
@@ -37,6 +37,9 @@ pub(crate) struct RunArgs {
     /// Repeat a run: the seed that it printed
     #[arg(long)]
     seed: Option<u64>,
+    /// Leave networks, files and programs where they are at the end
+    #[arg(long)]
+    keep: bool,
     /// Print the whole verdict of each miss
     #[arg(long)]
     verdict: bool,
@@ -49,7 +52,7 @@ pub(crate) struct ShellArgs {
     /// Repeat a run: the seed that it printed
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave namespaces and files where they are at the end
+    /// Leave networks, files and programs where they are at the end
     #[arg(long)]
     keep: bool,
 }
@@ -121,7 +124,7 @@ fn play(args: &RunArgs) -> Result<()> {
     for one in &replayed {
         missed += usize::from(!replay(one, &mut Score::default())?);
     }
-    let outcomes = stage(&real, args.seed, args.verdict)?;
+    let outcomes = stage(&real, args.seed, args.keep, args.verdict)?;
     missed += outcomes.iter().filter(|outcome| !outcome.passed()).count();
     if missed > 0 {
         bail!("{missed} of {} missed", replayed.len() + outcomes.len());
@@ -152,14 +155,19 @@ fn replay(one: &Recorded, score: &mut Score) -> Result<bool> {
 }
 
 /// Runs scenarios under a seed that is told, so that it can be repeated.
-fn stage(scenarios: &[Scenario], seed: Option<u64>, verdict: bool) -> Result<Vec<Outcome>> {
+fn stage(
+    scenarios: &[Scenario],
+    seed: Option<u64>,
+    keep: bool,
+    verdict: bool,
+) -> Result<Vec<Outcome>> {
     if scenarios.is_empty() {
         return Ok(Vec::new());
     }
     prepare()?;
     let seed = seed.unwrap_or_else(fresh_seed);
     say(&format!("seed {seed}"));
-    run::many(scenarios, seed, &|outcome| {
+    run::many(scenarios, How { seed, keep }, &|outcome| {
         say(&outcome.line());
         if verdict && !outcome.passed() {
             say(&format!("{:#?}", outcome.verdict));
@@ -224,7 +232,7 @@ fn score(args: &ScoreArgs) -> Result<()> {
     if !args.recorded {
         let mut scenarios = scenario::all()?;
         scenarios.extend(run::twins(&scenarios));
-        for outcome in stage(&scenarios, args.seed, false)? {
+        for outcome in stage(&scenarios, args.seed, false, false)? {
             score.ran(&outcome);
         }
     }

@@ -3,15 +3,16 @@
 use std::fs;
 use std::time::Duration;
 
-use aizen_protocol::finding::{Health, Verdict};
+use aizen_protocol::finding::Verdict;
 use aizen_protocol::package::Binding;
 use aizen_protocol::package::manifest::{Manifest, Probe, Value};
 use aizen_protocol::proposal::Proposal;
 use anyhow::{Context as _, Result, bail};
 
 use super::run::diagnose;
+use super::scenario::Expect;
 use super::stage::Stage;
-use super::verdict::Judged;
+use super::verdict::{Judged, is_mended};
 use crate::cloud::text;
 use crate::device::Device;
 use crate::program::Program;
@@ -20,7 +21,7 @@ use crate::{package, wait};
 /// What came of a proposal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// Applied, it was confirmed and the device found itself healthy.
+    /// Applied, it was confirmed and the device found the fault gone.
     pub mended: bool,
     /// Unconfirmed, it was rolled back to exactly the state before.
     pub rolled_back: bool,
@@ -32,14 +33,20 @@ const ROLLED_BACK: i32 = 5;
 const CONFIRM: &str = "aizen changes confirm ";
 /// How long a change may take to its end.
 const ENDS: Duration = Duration::from_secs(60);
-/// How long the device may take to find itself healthy.
+/// How long the device may take to find the fault gone.
 const HEALS: Duration = Duration::from_secs(30);
 
 /// Applies the proposal twice, with a probe that can't hold and as it is, and notes what was proven.
 ///
 /// # Errors
 /// If there is no proposal, a program can't be run, or something is not proven; with what was seen instead.
-pub fn prove(stage: &Stage, id: &str, verdict: &Verdict, proof: &mut Proof) -> Result<()> {
+pub fn prove(
+    stage: &Stage,
+    id: &str,
+    expect: &Expect,
+    verdict: &Verdict,
+    proof: &mut Proof,
+) -> Result<()> {
     let proposal = verdict
         .findings
         .first()
@@ -63,20 +70,20 @@ pub fn prove(stage: &Stage, id: &str, verdict: &Verdict, proof: &mut Proof) -> R
     if code != Some(0) {
         bail!("the repair ended with {code:?}: {said}");
     }
-    heals(&stage.device)?;
+    heals(&stage.device, expect)?;
     proof.mended = true;
     Ok(())
 }
 
-/// Waits until the device finds itself healthy.
-fn heals(device: &Device) -> Result<()> {
+/// Waits until the device finds the fault gone.
+fn heals(device: &Device, expect: &Expect) -> Result<()> {
     let mut told = String::new();
     let healthy = || {
         let verdict = diagnose(device).ok()?;
         told = Judged::healthy(&verdict).told;
-        (verdict.health == Health::Healthy).then_some(())
+        is_mended(expect, &verdict).then_some(())
     };
-    wait::until("a healthy verdict", HEALS, healthy)
+    wait::until("a verdict without the fault", HEALS, healthy)
         .with_context(|| format!("after the repair: {told}"))
 }
 

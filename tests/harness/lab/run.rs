@@ -85,9 +85,18 @@ pub fn diagnose(device: &Device) -> Result<Verdict> {
     })
 }
 
+/// How scenarios run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// What names and addresses are drawn from.
+    pub seed: u64,
+    /// Networks, files and programs stay when a scenario is over.
+    pub keep: bool,
+}
+
 /// Runs one scenario in a thread of its own: its mounts go with it.
 #[must_use]
-pub fn one(scenario: &Scenario, seed: u64) -> Outcome {
+pub fn one(scenario: &Scenario, how: How) -> Outcome {
     let mut outcome = Outcome {
         name: scenario.name.clone(),
         healthy: scenario.healthy,
@@ -98,7 +107,7 @@ pub fn one(scenario: &Scenario, seed: u64) -> Outcome {
         verdict: None,
     };
     let done = thread::scope(|scope| {
-        let work = scope.spawn(|| play(scenario, seed, &mut outcome));
+        let work = scope.spawn(|| play(scenario, how, &mut outcome));
         work.join()
             .unwrap_or_else(|_| Err(anyhow!("the runner panicked")))
     });
@@ -106,9 +115,14 @@ pub fn one(scenario: &Scenario, seed: u64) -> Outcome {
     outcome
 }
 
-fn play(scenario: &Scenario, seed: u64, outcome: &mut Outcome) -> Result<()> {
-    let mut stage = Stage::lay_out(scenario, own_seed(seed, &scenario.name))?;
-    let wants_repair = scenario.expect.as_ref().is_some_and(|expect| expect.repair);
+fn play(scenario: &Scenario, how: How, outcome: &mut Outcome) -> Result<()> {
+    let mut stage = Stage::lay_out(scenario, own_seed(how.seed, &scenario.name))?;
+    if how.keep {
+        stage.keep();
+    }
+    let expect = scenario.expect.as_ref();
+    let expect = expect.map(|expect| filled(expect, &stage)).transpose()?;
+    let wants_repair = expect.as_ref().is_some_and(|expect| expect.repair);
     let id = if wants_repair {
         Some(stage.enrol()?)
     } else {
@@ -118,14 +132,14 @@ fn play(scenario: &Scenario, seed: u64, outcome: &mut Outcome) -> Result<()> {
     let began = Instant::now();
     let verdict = diagnose(&stage.device)?;
     outcome.wall = began.elapsed();
-    outcome.judged = match &scenario.expect {
-        Some(expect) => Judged::fault(&filled(expect, &stage)?, &verdict),
+    outcome.judged = match &expect {
+        Some(expect) => Judged::fault(expect, &verdict),
         None => Judged::healthy(&verdict),
     };
     outcome.verdict = Some(verdict.clone());
-    if let Some(id) = id {
+    if let (Some(id), Some(expect)) = (id, &expect) {
         let proof = outcome.repair.insert(Proof::default());
-        repair::prove(&stage, &id, &verdict, proof)?;
+        repair::prove(&stage, &id, expect, &verdict, proof)?;
     }
     Ok(())
 }
@@ -145,6 +159,7 @@ pub fn filled(expect: &Expect, stage: &Stage) -> Result<Expect> {
     };
     filled.or.iter_mut().try_for_each(fill)?;
     filled.also.iter_mut().try_for_each(fill)?;
+    filled.leaves.iter_mut().try_for_each(fill)?;
     Ok(filled)
 }
 
@@ -176,7 +191,7 @@ pub fn twins(scenarios: &[Scenario]) -> Vec<Scenario> {
 /// If a package is missing.
 pub fn many(
     scenarios: &[Scenario],
-    seed: u64,
+    how: How,
     tell: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<Vec<Outcome>> {
     packages::ensure(&mut |_| {})?;
@@ -190,7 +205,7 @@ pub fn many(
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(scenario) = next() {
-                    let outcome = one(scenario, seed);
+                    let outcome = one(scenario, how);
                     tell(&outcome);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     done.push(outcome);

@@ -121,6 +121,9 @@ pub struct Expect {
     /// The verdict carries a proposal that mends it.
     #[serde(default)]
     pub repair: bool,
+    /// Warnings that are right after the repair.
+    #[serde(default)]
+    pub leaves: Vec<Other>,
 }
 
 /// One fault, or one healthy network that looks like a fault.

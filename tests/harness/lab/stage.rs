@@ -51,7 +51,8 @@ impl Stage {
             disk::own_mounts()?;
         }
         let folder = tempfile::Builder::new().prefix("aizen-lab-").tempdir()?;
-        let (draw, hosts) = draw(&topology, seed, folder.path())?;
+        let draw = draw(&topology, seed, folder.path())?;
+        let hosts = make_hosts(&topology, &draw)?;
         for cable in &topology.cables {
             lay(cable, &hosts, &draw)?;
         }
@@ -120,7 +121,7 @@ impl Stage {
         self.folder.path()
     }
 
-    /// Leaves everything but the started programs where it is.
+    /// Leaves everything where it is, its programs running.
     pub fn keep(&mut self) {
         self.kept = true;
         self.folder.disable_cleanup(true);
@@ -237,17 +238,16 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        if self.kept {
+            std::mem::forget(std::mem::take(&mut self.programs));
+            std::mem::forget(std::mem::take(&mut self.hosts));
+            return;
+        }
         for line in self.undo.iter().rev() {
             // What can't be undone here goes with the mounts of this thread.
             drop(shell::run(Command::new("sh").args(["-c", line])));
         }
         self.programs.clear();
-        if self.kept {
-            std::mem::take(&mut self.hosts)
-                .into_values()
-                .for_each(std::mem::forget);
-            return;
-        }
         // Children of servers, and what went on in the background: only in namespaces of this stage.
         for netns in self.hosts.values() {
             netns.clear();
@@ -261,7 +261,8 @@ impl Scenario {
     }
 }
 
-fn draw(topology: &Topology, seed: u64, folder: &Path) -> Result<(Draw, BTreeMap<String, Netns>)> {
+/// Names and addresses for every placeholder of a topology.
+fn draw(topology: &Topology, seed: u64, folder: &Path) -> Result<Draw> {
     let mut draw = Draw::new(seed);
     for name in &topology.names {
         draw.name(name)?;
@@ -269,25 +270,30 @@ fn draw(topology: &Topology, seed: u64, folder: &Path) -> Result<(Draw, BTreeMap
     for (key, net) in &topology.nets {
         draw.net(key, net.range, &net.hosts)?;
     }
-    let mark = scenario::stem(folder)
-        .trim_start_matches("aizen-lab-")
-        .to_owned();
     draw.set("folder", folder.display().to_string())?;
     draw.set("etc", folder.join("device/etc").display().to_string())?;
     draw.set("stand_ins", format!("{HOME}/stand_ins"))?;
-    let mut hosts = BTreeMap::new();
+    let mark = scenario::stem(folder);
+    let mark = mark.trim_start_matches("aizen-lab-");
     for host in &topology.hosts {
-        let netns = Netns::new(format!("az{mark}-{host}"))?;
-        netns.sysctl("net.ipv4.ping_group_range", "0 2147483647")?;
-        draw.set(&format!("{host}.ns"), netns.name().to_owned())?;
-        hosts.insert(host.clone(), netns);
+        draw.set(&format!("{host}.ns"), format!("az{mark}-{host}"))?;
     }
     let cables = topology.cables.iter().flat_map(|cable| &cable.ends);
     for end in cables.chain(&topology.interfaces) {
         let (host, interface) = ends(end)?;
         draw.interface(host, interface)?;
     }
-    Ok((draw, hosts))
+    Ok(draw)
+}
+
+fn make_hosts(topology: &Topology, draw: &Draw) -> Result<BTreeMap<String, Netns>> {
+    let mut hosts = BTreeMap::new();
+    for host in &topology.hosts {
+        let netns = Netns::new(draw.value(&format!("{host}.ns"))?.to_owned())?;
+        netns.sysctl("net.ipv4.ping_group_range", "0 2147483647")?;
+        hosts.insert(host.clone(), netns);
+    }
+    Ok(hosts)
 }
 
 fn ends(end: &str) -> Result<(&str, &str)> {
@@ -353,6 +359,41 @@ fn overlay(under: &mut toml::Table, over: &toml::Table) {
         match (under.get_mut(key), value) {
             (Some(toml::Value::Table(under)), toml::Value::Table(over)) => overlay(under, over),
             _ => drop(under.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_placeholder_of_every_scenario_stands_for_something() {
+        for scenario in scenario::all().unwrap() {
+            let topology = scenario::topology(&scenario.topology).unwrap();
+            let draw = draw(&topology, 3, Path::new("/tmp/aizen-lab-x")).unwrap();
+            let steps = topology
+                .setup
+                .iter()
+                .chain(&topology.settle)
+                .chain(scenario.steps());
+            let mut texts: Vec<String> = steps
+                .flat_map(|step| [&step.run, &step.start, &step.undo])
+                .flatten()
+                .cloned()
+                .collect();
+            texts.push(topology.config.to_string());
+            texts.push(scenario.config.to_string());
+            texts.extend(scenario.resolvers.clone().unwrap_or_default());
+            if let Some(expect) = &scenario.expect {
+                texts.push(expect.component.clone());
+                let others = expect.or.iter().chain(&expect.also);
+                texts.extend(others.filter_map(|other| other.component.clone()));
+            }
+            for text in texts {
+                draw.fill(&text)
+                    .unwrap_or_else(|e| panic!("{}: {e:#}", scenario.name));
+            }
         }
     }
 }

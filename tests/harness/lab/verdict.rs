@@ -1,8 +1,18 @@
 //! A verdict beside what was expected.
 
-use aizen_protocol::finding::{Finding, Health, Verdict};
+use aizen_protocol::finding::{Finding, Health, Severity, Verdict};
 
 use super::scenario::{Expect, Other};
+
+/// True if nothing is left of a fault after its repair, or nothing but the warnings that are right then.
+#[must_use]
+pub fn is_mended(expect: &Expect, verdict: &Verdict) -> bool {
+    let left = |finding: &Finding| {
+        finding.severity == Severity::Warning
+            && expect.leaves.iter().any(|other| fits(other, finding))
+    };
+    verdict.health != Health::Unknown && verdict.findings.iter().all(left)
+}
 
 /// What a verdict was worth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +97,7 @@ fn told(verdict: &Verdict) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aizen_protocol::finding::{Cause, Confidence, Severity};
+    use aizen_protocol::finding::{Cause, Confidence};
     use jiff::Timestamp;
 
     use super::*;
@@ -135,6 +145,7 @@ mod tests {
                 why: "it goes with the link".into(),
             }],
             repair: false,
+            leaves: Vec::new(),
         }
     }
 
@@ -154,6 +165,19 @@ mod tests {
         assert_eq!(judged(&both), (true, true, true));
         let extra = [("link_down", "eth0"), ("disk_full", "/")];
         assert_eq!(judged(&extra), (true, true, false));
+    }
+
+    #[test]
+    fn a_repair_may_leave_a_warning_that_was_named_and_nothing_critical() {
+        let mut expect = expect();
+        let left = verdict(&[("no_default_route", "x")]);
+        assert!(!is_mended(&expect, &left));
+        expect.leaves = expect.also.clone();
+        assert!(!is_mended(&expect, &left), "it is critical");
+        let mut warning = left;
+        warning.findings[0].severity = Severity::Warning;
+        assert!(is_mended(&expect, &warning));
+        assert!(is_mended(&expect, &verdict(&[])));
     }
 
     #[test]
