@@ -22,6 +22,8 @@ pub struct Cloud {
     serve: Option<Program>,
     netns: String,
     folder: PathBuf,
+    name: String,
+    address: String,
 }
 
 impl Cloud {
@@ -30,16 +32,32 @@ impl Cloud {
     /// # Errors
     /// If a command fails or the orchestrator does not serve within ten seconds.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let folder = lab.folder().join("cloud");
+        Self::start_in(&lab.cloud, lab.folder(), CLOUD_NAME, CLOUD)
+    }
+
+    /// The same in any namespace, under another name and address.
+    ///
+    /// # Errors
+    /// As [`Cloud::start`].
+    pub fn start_in(netns: &Netns, folder: &Path, name: &str, address: &str) -> Result<Self> {
+        let folder = folder.join("cloud");
         std::fs::create_dir_all(folder.join("people"))?;
         let mut cloud = Self {
             serve: None,
-            netns: lab.cloud.name().to_owned(),
+            netns: netns.name().to_owned(),
             folder,
+            name: name.to_owned(),
+            address: address.to_owned(),
         };
         cloud.prepare()?;
-        cloud.serve(&lab.cloud)?;
+        cloud.serve(netns)?;
         Ok(cloud)
+    }
+
+    /// The name that devices know it by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn prepare(&self) -> Result<()> {
@@ -53,9 +71,9 @@ impl Cloud {
             "--data",
             text(&data)?,
             "--name",
-            CLOUD_NAME,
+            &self.name,
             "--name",
-            CLOUD,
+            &self.address,
         ])?;
         let trust = self.trust();
         self.run(&[
@@ -105,9 +123,12 @@ impl Cloud {
             &mut command,
             &self.folder.join("orchestrator.log"),
         )?;
+        // The command line finds the server by this file.
+        let url = self.data().join("server.url");
         let ready = || {
             shell::run(netns.command("cat").arg("/proc/net/tcp"))
                 .is_ok_and(|t| t.contains(&format!(":{port:04X} ")))
+                && url.exists()
         };
         serve.wait_ready(Duration::from_secs(10), ready)?;
         self.serve = Some(serve);

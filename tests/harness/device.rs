@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::binaries;
 use crate::cloud::{Cloud, PORT, text};
-use crate::lab::{CLOUD, CLOUD_NAME, DNS1, DNS2, GATEWAY, Lab, OTHER_NAME};
+use crate::lab::{CLOUD, DNS1, DNS2, GATEWAY, Lab, OTHER_NAME};
 use crate::program::Program;
 use crate::{shell, wait};
 
@@ -26,6 +26,7 @@ pub struct Device {
     netns: String,
     folder: PathBuf,
     program: PathBuf,
+    mounts: Vec<(PathBuf, &'static str)>,
 }
 
 impl Device {
@@ -34,19 +35,54 @@ impl Device {
     /// # Errors
     /// If a file can't be written.
     pub fn new(lab: &Lab) -> Result<Self> {
+        let device = Self::bare(lab.device.name(), lab.folder())?;
+        device.furnish_etc(&format!(
+            "# made by the lab\nnameserver {DNS1}\noptions timeout:1 attempts:1\n"
+        ))?;
+        device.write_config("")?;
+        device.write_policy(POLICY)?;
+        Ok(device)
+    }
+
+    /// A device in any namespace, without a fixed configuration; `/run`, `/var/lib` and `/var/log` are its own, too.
+    ///
+    /// # Errors
+    /// If a file can't be written.
+    pub fn secluded(netns: &str, folder: &Path, resolv_conf: &str, config: &str) -> Result<Self> {
+        let mut device = Self::bare(netns, folder)?;
+        for (own, place) in [
+            ("var-run", "/run"),
+            ("var-lib", "/var/lib"),
+            ("var-log", "/var/log"),
+        ] {
+            let own = device.folder.join(own);
+            fs::create_dir_all(&own)?;
+            device.mounts.push((own, place));
+        }
+        device.furnish_etc(resolv_conf)?;
+        let paths = format!(
+            "[paths]\nstate = \"{}\"\nrun = \"{}\"\npolicy = \"/etc/aizen/policy.toml\"\n\n[daemon]\nuser = \"{USER}\"\n\n",
+            device.state().display(),
+            device.run_folder().display(),
+        );
+        fs::write(device.etc().join("aizen/aizen.toml"), paths + config)?;
+        device.write_policy(POLICY)?;
+        Ok(device)
+    }
+
+    fn bare(netns: &str, folder: &Path) -> Result<Self> {
+        let folder = folder.join("device");
         let device = Self {
             daemon: None,
             executor: None,
-            netns: lab.device.name().to_owned(),
-            folder: lab.folder().join("device"),
+            netns: netns.to_owned(),
+            mounts: vec![(folder.join("etc"), "/etc")],
+            folder,
             program: binaries::aizen()?,
         };
         for folder in ["etc/aizen", "state", "run"] {
             fs::create_dir_all(device.folder.join(folder))?;
         }
-        device.furnish_etc()?;
-        device.write_config("")?;
-        device.write_policy(POLICY)?;
         Ok(device)
     }
 
@@ -55,7 +91,7 @@ impl Device {
         self.program = program.to_owned();
     }
 
-    fn furnish_etc(&self) -> Result<()> {
+    fn furnish_etc(&self, resolv_conf: &str) -> Result<()> {
         let etc = self.etc();
         for name in [
             "passwd",
@@ -71,10 +107,7 @@ impl Device {
                 shell::run(Command::new("cp").arg("-a").arg(from).arg(&etc))?;
             }
         }
-        fs::write(
-            etc.join("resolv.conf"),
-            format!("# made by the lab\nnameserver {DNS1}\noptions timeout:1 attempts:1\n"),
-        )?;
+        fs::write(etc.join("resolv.conf"), resolv_conf)?;
         fs::write(etc.join("hosts"), "127.0.0.1 localhost\n")?;
         Ok(())
     }
@@ -146,10 +179,11 @@ impl Device {
                 &self.netns,
                 "sh",
                 "-c",
-                "mount --bind \"$1\" /etc && shift && exec \"$@\"",
+                "while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 125; shift 2; done; shift; exec \"$@\"",
                 "sh",
             ])
-            .arg(self.etc())
+            .args(self.mounts.iter().flat_map(|(own, place)| [own.as_os_str(), place.as_ref()]))
+            .arg("--")
             .args(become_user)
             .arg(program);
         command
@@ -203,7 +237,7 @@ impl Device {
         shell::run(&mut self.aizen(&[
             "enroll",
             "--server",
-            &format!("https://{CLOUD_NAME}:{PORT}"),
+            &format!("https://{}:{PORT}", cloud.name()),
             "--token",
             &token,
         ])?)

@@ -1,10 +1,19 @@
-//! The lab's network.
+//! The fixed network of demo and end-to-end tests; below it the lab of scenarios, whose networks are files.
 //!
 //! ```text
 //!   lan ── lan0 [ device ] wan ── cpe [ isp ] ─┬─ dns1   first resolver
 //!                                              ├─ dns2   second resolver
 //!                                              └─ cloud  orchestrator
 //! ```
+
+pub mod draw;
+pub mod recorded;
+pub mod repair;
+pub mod run;
+pub mod scenario;
+pub mod score;
+pub mod stage;
+pub mod verdict;
 
 use std::path::Path;
 use std::time::Duration;

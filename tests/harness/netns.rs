@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::shell;
 
@@ -53,6 +55,15 @@ impl Netns {
             &path,
         ]))?;
         Ok(())
+    }
+
+    /// Kills what still runs in it (`ip netns pids`).
+    pub fn clear(&self) {
+        let pids = shell::line(&format!("ip netns pids {}", self.name)).unwrap_or_default();
+        for pid in pids.lines().filter_map(|pid| pid.trim().parse().ok()) {
+            // It may have ended in the meantime.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
     }
 
     /// A command that will run in it.

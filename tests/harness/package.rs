@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::device::Device;
 use crate::world::World;
 
 /// A manifest for a script that rewrites `/etc/hosts`, confirmed on the spot.
@@ -40,8 +41,15 @@ pub fn manifest(value: &Value) -> Result<Manifest> {
 /// # Errors
 /// If the device has no identity.
 pub fn package(world: &World, script: &str, manifest: Manifest) -> Result<Package> {
-    let device: Value =
-        serde_json::from_slice(&fs::read(world.device.state().join("device.json"))?)?;
+    for_device(&world.device, &world.id, script, manifest)
+}
+
+/// The same for any enrolled device.
+///
+/// # Errors
+/// If the device has no identity.
+pub fn for_device(device: &Device, id: &str, script: &str, manifest: Manifest) -> Result<Package> {
+    let identity: Value = serde_json::from_slice(&fs::read(device.state().join("device.json"))?)?;
     let now = Timestamp::now();
     Ok(Package {
         schema: SCHEMA,
@@ -52,8 +60,8 @@ pub fn package(world: &World, script: &str, manifest: Manifest) -> Result<Packag
         not_before: now - SignedDuration::from_secs(1),
         expires: now + SignedDuration::from_hours(1),
         target: vec![Target {
-            device: world.id.parse()?,
-            epoch: device["epoch"].as_str().context("no epoch")?.parse()?,
+            device: id.parse()?,
+            epoch: identity["epoch"].as_str().context("no epoch")?.parse()?,
         }],
         interpreter: "/bin/sh".to_owned(),
         script: Script::of(script.as_bytes()),

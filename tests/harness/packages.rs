@@ -20,6 +20,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("bwrap", "bubblewrap"),
     ("dbus-daemon", "dbus"),
+    // The lab's servers.
+    ("radvd", "radvd"),
+    ("dhclient", "isc-dhcp-client"),
 ];
 
 /// Makes sure that every program is there.

@@ -14,7 +14,7 @@ use crate::wait;
 /// One running program.
 #[derive(Debug)]
 pub struct Program {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
@@ -24,7 +24,7 @@ impl Program {
     ///
     /// # Errors
     /// If the log can't be opened or the program can't be started.
-    pub fn start(name: &'static str, command: &mut Command, log: &Path) -> Result<Self> {
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::options()
             .create(true)
             .append(true)
@@ -37,7 +37,7 @@ impl Program {
             .spawn()
             .with_context(|| format!("can't start {name}: {command:?}"))?;
         Ok(Self {
-            name,
+            name: name.to_owned(),
             child,
             log: log.to_owned(),
         })
@@ -85,7 +85,7 @@ impl Program {
     /// If it does not end within ten seconds.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM).ok();
-        let name = self.name;
+        let name = self.name.clone();
         wait::until(&format!("{name} to end"), Duration::from_secs(10), || {
             self.ended()
         })
@@ -96,7 +96,7 @@ impl Program {
     /// # Errors
     /// If the program ends before, or not within the time: with the end of what it said.
     pub fn wait_ready(&mut self, within: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
-        let outcome = wait::until(self.name, within, || match self.ended() {
+        let outcome = wait::until(&self.name.clone(), within, || match self.ended() {
             Some(status) => Some(Err(anyhow!("it ended with {status}"))),
             None => ready().then_some(Ok(())),
         });
@@ -117,7 +117,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         if self.ended().is_none() {
             self.signal(Signal::SIGTERM).ok();
-            let gone = wait::until(self.name, Duration::from_secs(3), || self.ended());
+            let gone = wait::until(&self.name.clone(), Duration::from_secs(3), || self.ended());
             if gone.is_err() {
                 self.kill().ok();
             }

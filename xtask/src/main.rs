@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo | test | check | bench`.
+//! The developer's commands: `cargo xtask demo | lab | test | check | bench`.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod demo;
+mod lab;
 mod test;
 
 #[derive(Parser)]
@@ -25,6 +26,9 @@ struct Xtask {
 enum Command {
     /// The whole loop on real faults, in a network lab on this machine
     Demo(demo::DemoArgs),
+    /// Faults made on purpose, and what the device says of them
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
     /// Every test; installs the Debian packages that they need
     Test(test::TestArgs),
     /// Format and lints, as CI runs them
@@ -36,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Xtask::parse().command {
         Command::Demo(args) => demo::run(&args),
+        Command::Lab(command) => lab::run(&command),
         Command::Test(args) => test::run(&args),
         Command::Check => check(),
         Command::Bench(args) => bench::run(&args),

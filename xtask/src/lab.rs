@@ -1,0 +1,275 @@
+//! `cargo xtask lab`: faults made on purpose, and what the device says of them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use harness::lab::recorded::{self, Recorded};
+use harness::lab::run::{self, How, Outcome};
+use harness::lab::scenario::{self, Scenario};
+use harness::lab::score::Score;
+use harness::lab::stage::Stage;
+use harness::{packages, wait};
+
+use crate::build;
+
+#[derive(Subcommand)]
+pub(crate) enum LabCommand {
+    /// Every scenario
+    List,
+    /// Make faults and look whether the expert names them
+    Run(RunArgs),
+    /// Make a fault and open a shell on the device
+    Shell(ShellArgs),
+    /// Run everything and count
+    Score(ScoreArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Scenarios (FAMILY/NAME, or a whole FAMILY)
+    names: Vec<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave networks, files and programs where they are at the end
+    #[arg(long)]
+    keep: bool,
+    /// Print the whole verdict of each miss
+    #[arg(long)]
+    verdict: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ShellArgs {
+    /// The scenario (FAMILY/NAME)
+    name: String,
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave networks, files and programs where they are at the end
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ScoreArgs {
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only the recorded scenarios
+    #[arg(long)]
+    recorded: bool,
+    /// Write the table into this file, between the lab's two marks
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+pub(crate) fn run(command: &LabCommand) -> Result<()> {
+    ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
+        .context("can't watch for Ctrl-C")?;
+    match command {
+        LabCommand::List => list(),
+        LabCommand::Run(args) => play(args),
+        LabCommand::Shell(args) => shell(args),
+        LabCommand::Score(args) => score(args),
+    }
+}
+
+fn list() -> Result<()> {
+    say("| scenario | row | made how | expected | what |\n| --- | --- | --- | --- | --- |");
+    for one in scenario::all()? {
+        let expected = one.expect.map_or("healthy".into(), |expect| expect.cause);
+        say(&format!(
+            "| {} | {} | {} | {expected} | {} |",
+            one.name, one.row, one.topology, one.title
+        ));
+    }
+    for one in recorded::all()? {
+        let expected = one.expect.map_or("healthy".into(), |expect| expect.cause);
+        say(&format!(
+            "| {}/{} | {} | recorded | {expected} | {} |",
+            one.family, one.name, one.row, one.title
+        ));
+    }
+    Ok(())
+}
+
+fn play(args: &RunArgs) -> Result<()> {
+    let wanted = |name: &str| {
+        let family = name.split('/').next();
+        args.all
+            || args
+                .names
+                .iter()
+                .any(|word| word == name || Some(word.as_str()) == family)
+    };
+    let real: Vec<Scenario> = scenario::all()?
+        .into_iter()
+        .filter(|one| wanted(&one.name))
+        .collect();
+    let replayed: Vec<Recorded> = recorded::all()?
+        .into_iter()
+        .filter(|one| wanted(&format!("{}/{}", one.family, one.name)))
+        .collect();
+    if real.is_empty() && replayed.is_empty() {
+        bail!("no scenario of that name: 'cargo xtask lab list' shows them, --all takes all");
+    }
+    let mut missed = 0;
+    for one in &replayed {
+        missed += usize::from(!replay(one, &mut Score::default())?);
+    }
+    let outcomes = stage(&real, args.seed, args.keep, args.verdict)?;
+    missed += outcomes.iter().filter(|outcome| !outcome.passed()).count();
+    if missed > 0 {
+        bail!("{missed} of {} missed", replayed.len() + outcomes.len());
+    }
+    Ok(())
+}
+
+fn replay(one: &Recorded, score: &mut Score) -> Result<bool> {
+    let replayed = one.replay()?;
+    score.replayed(&replayed, one.healthy);
+    let well = replayed.judged.passed() && replayed.twin.passed();
+    let mark = if well { "ok  " } else { "MISS" };
+    let mut line = format!(
+        "{mark} {}/{}: {}",
+        one.family, one.name, replayed.judged.told
+    );
+    if !replayed.judged.extra.is_empty() {
+        line.push_str(&format!(
+            "; beside it: {}",
+            replayed.judged.extra.join(", ")
+        ));
+    }
+    if !replayed.twin.passed() {
+        line.push_str(&format!("; without the fault: {}", replayed.twin.told));
+    }
+    say(&line);
+    Ok(well)
+}
+
+/// Runs scenarios under a seed that is told, so that it can be repeated.
+fn stage(
+    scenarios: &[Scenario],
+    seed: Option<u64>,
+    keep: bool,
+    verdict: bool,
+) -> Result<Vec<Outcome>> {
+    if scenarios.is_empty() {
+        return Ok(Vec::new());
+    }
+    prepare()?;
+    let seed = seed.unwrap_or_else(fresh_seed);
+    say(&format!("seed {seed}"));
+    run::many(scenarios, How { seed, keep }, &|outcome| {
+        say(&outcome.line());
+        if verdict && !outcome.passed() {
+            say(&format!("{:#?}", outcome.verdict));
+        }
+    })
+}
+
+fn prepare() -> Result<()> {
+    packages::ensure(&mut say)?;
+    build::programs()
+}
+
+fn fresh_seed() -> u64 {
+    jiff::Timestamp::now().as_microsecond().unsigned_abs() % 1_000_000
+}
+
+fn shell(args: &ShellArgs) -> Result<()> {
+    let scenario = scenario::all()?
+        .into_iter()
+        .find(|one| one.name == args.name)
+        .context("no scenario of that name runs: 'cargo xtask lab list' shows them")?;
+    prepare()?;
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    let mut stage = Stage::lay_out(&scenario, run::own_seed(seed, &scenario.name))?;
+    if args.keep {
+        stage.keep();
+    }
+    stage.inject(&scenario)?;
+    say(&format!("{} (seed {seed})", scenario.title));
+    if let Some(expect) = &scenario.expect {
+        let expect = run::filled(expect, &stage)?;
+        say(&format!("expected: {} {}", expect.cause, expect.component));
+    }
+    for (key, value) in stage.draw.values() {
+        say(&format!("  {{{key}}} = {value}"));
+    }
+    let program = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".into());
+    say(&format!(
+        "{program} on the device; 'aizen diagnose' is on the PATH; exit cleans up"
+    ));
+    on_the_device(&stage, &program)
+}
+
+fn on_the_device(stage: &Stage, program: &str) -> Result<()> {
+    let programs = harness::binaries::aizen()?;
+    let beside = programs.parent().context("a program has a folder")?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command: Command = stage.device.command(program);
+    command.env("PATH", format!("{}:{path}", beside.display()));
+    // However the shell ends, the stage goes when it is dropped.
+    command
+        .status()
+        .with_context(|| format!("can't start {program}"))?;
+    Ok(())
+}
+
+fn score(args: &ScoreArgs) -> Result<()> {
+    let mut score = Score::default();
+    for one in recorded::all()? {
+        replay(&one, &mut score)?;
+    }
+    if !args.recorded {
+        let mut scenarios = scenario::all()?;
+        scenarios.extend(run::twins(&scenarios));
+        for outcome in stage(&scenarios, args.seed, false, false)? {
+            score.ran(&outcome);
+        }
+    }
+    if wait::interrupted() {
+        bail!("interrupted: nothing is counted");
+    }
+    say(&format!("\n{}", score.table()));
+    if let Some(file) = &args.write {
+        write(file, &score.table())?;
+    }
+    if !score.holds() {
+        bail!("the score is too low");
+    }
+    Ok(())
+}
+
+const BEGIN: &str = "<!-- lab:begin -->\n";
+const END: &str = "<!-- lab:end -->";
+
+fn write(file: &PathBuf, table: &str) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let marked = text.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some(format!("{before}{BEGIN}{table}{END}{after}"))
+    });
+    let text = marked.with_context(|| {
+        format!(
+            "{} has no place for it: {}…{END}",
+            file.display(),
+            BEGIN.trim_end()
+        )
+    })?;
+    Ok(std::fs::write(file, text)?)
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    // With standard output closed there is nobody to tell.
+    writeln!(std::io::stdout(), "{line}").ok();
+}
