@@ -13,7 +13,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("unbound", "unbound"),
     ("nft", "nftables"),
-    ("radvd", "radvd"),
     ("pppoe-server", "pppoe"),
     ("python3", "python3"),
     ("ping", "iputils-ping"),
