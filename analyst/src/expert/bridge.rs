@@ -175,9 +175,8 @@ fn blocked(view: &View<'_>, bridge: &Link) -> Option<Draft> {
         .collect();
     // One of several ports that blocks is what spanning tree is for.
     let uplinks = if named.is_empty() { live } else { named };
-    let stays = |port: &&Link| {
-        is_blocking(port) && a_round_ago(view, port).is_some_and(is_blocking)
-    };
+    let stays =
+        |port: &&Link| is_blocking(port) && a_round_ago(view, port).is_some_and(is_blocking);
     if uplinks.is_empty() || !uplinks.iter().all(stays) {
         return None;
     }
@@ -257,7 +256,9 @@ fn switched_off(view: &View<'_>, bridge: &Link) -> Option<Draft> {
     }
     draft.breaks_links.push(port.index);
     draft.explains(format!("Hosts behind {port_name} are cut off"));
-    draft.misses("who switched it off: a guard against loops or foreign bridges, or a hand (its log)");
+    draft.misses(
+        "who switched it off: a guard against loops or foreign bridges, or a hand (its log)",
+    );
     draft.next(format!(
         "Make sure that no loop is behind {port_name}, then let the bridge forward there again (`bridge link set dev \
          {port_name} state 3`)"

@@ -31,13 +31,10 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             continue;
         };
         // Several targets behind the same two routers are one fault.
-        let told = examined
-            .drafts
-            .iter_mut()
-            .find(|draft: &&mut Draft| {
-                let [a, b] = circle;
-                draft.is_about(&component([a, b])) || draft.is_about(&component([b, a]))
-            });
+        let told = examined.drafts.iter_mut().find(|draft: &&mut Draft| {
+            let [a, b] = circle;
+            draft.is_about(&component([a, b])) || draft.is_about(&component([b, a]))
+        });
         let fact = fact(trace, circle);
         match told {
             Some(draft) => draft.shown("traces", &trace.target.to_string(), seen.at, fact),

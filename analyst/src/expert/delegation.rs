@@ -106,13 +106,7 @@ fn preferred(pass: &Pass, link: u32) -> Option<&Address> {
 }
 
 /// The LAN's prefix went while the way out kept its own.
-fn lost(
-    view: &View<'_>,
-    at: Timestamp,
-    link: u32,
-    stale: &[&Address],
-    before: Given<'_>,
-) -> Draft {
+fn lost(view: &View<'_>, at: Timestamp, link: u32, stale: &[&Address], before: Given<'_>) -> Draft {
     let name = view.link_name(link);
     let summary = format!("{name} lost the IPv6 prefix that the provider delegated");
     let mut draft = Draft::new(

@@ -128,6 +128,7 @@ fn rogue(view: &View<'_>, at: Timestamp, probe: &DhcpProbe) -> Option<Draft> {
     } else if trusted.is_none() {
         draft.misses("which of the servers is meant to serve here (`aizen status` shows what the operator expects)");
     }
+    draft.misses("which hosts took its lease already (the gateway that they use)");
     let port = stranger.server_mac.and_then(|mac| {
         let fdb = view.now().fdb.as_ref()?;
         let entry = fdb.value.entries.iter().find(|e| e.mac == mac && !e.own)?;
@@ -169,7 +170,10 @@ fn served<'a>(view: &View<'a>, link: u32) -> Option<(Timestamp, &'a Pool)> {
 
 /// A gateway that is neither this device nor an address that several routers share (VRRP).
 fn leads_elsewhere(view: &View<'_>, offer: &DhcpOffer) -> bool {
-    let is_ours = |router| view.global_addresses().any(|own| own.address.address == router);
+    let is_ours = |router| {
+        view.global_addresses()
+            .any(|own| own.address.address == router)
+    };
     let is_shared = |router| {
         let mut entries = view.now().neighbours.iter().flat_map(|seen| &seen.value);
         entries.any(|entry| entry.address == router && entry.mac.is_some_and(is_virtual_router))
