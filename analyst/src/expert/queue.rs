@@ -449,6 +449,25 @@ mod tests {
     }
 
     #[test]
+    fn a_shaper_is_a_fifo_unless_a_child_drops_on_purpose() {
+        let rounds = |child: bool| {
+            history(4, move |round, evidence| {
+                let mut shaper = queue(round);
+                shaper.kind = "tbf".into();
+                shaper.drops = u32::try_from(round).unwrap() * 4_000;
+                let mut fair = queue(round);
+                fair.parent = 0x10001;
+                let queues = [shaper, fair].into_iter();
+                evidence.see(Body::Queues(
+                    queues.take(if child { 2 } else { 1 }).collect(),
+                ));
+            })
+        };
+        assert_eq!(only(&verdict(&rounds(false))).cause.0, "queue_drops");
+        assert_eq!(verdict(&rounds(true)).findings, []);
+    }
+
+    #[test]
     fn a_far_target_a_little_delay_and_a_queue_that_drops_on_purpose_do_not_alarm() {
         for (idle, loaded) in [(700_000, 760_000), (12_000, 90_000), (400_000, 12_000)] {
             let rounds = history(2, |round, evidence| {
