@@ -91,6 +91,13 @@ async fn search(target: IpAddr, links: &[Link], until: Instant) -> io::Result<Op
         }
         probing.step(&sizes, &mut search, until).await?;
     }
+    // A full queue loses large packets more often than small ones, but not always.
+    if let Some(limit) = search.limit() {
+        probing.step(&[limit; AGAIN], &mut search, until).await?;
+        if search.largest_answered() >= Some(limit) {
+            search.forget_losses();
+        }
+    }
     Ok(Some(Found {
         path: PathMtu {
             target,
@@ -164,5 +171,7 @@ const TRIES: u32 = 3;
 /// Every IPv4 host takes this much in one piece by custom (RFC 1191), every IPv6 link by law (RFC 8200).
 const FLOOR_V4: u16 = 576;
 const FLOOR_V6: u16 = 1280;
+/// Packets of the size that seems too large which are sent once more, as often as any other.
+const AGAIN: usize = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);

@@ -135,14 +135,15 @@ impl IcmpSocket {
         )?)
     }
 
-    /// Stamps what is sent, too; packets are numbered from 0 from here on.
+    /// Stamps what is sent, too; packets are numbered from 0 from here on. The stamp is made before the queueing
+    /// discipline: a packet that waits in this device's own queue is late as well.
     pub(super) fn stamp_sending(&self) -> io::Result<()> {
         let receive = TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
             | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE;
         // Off and on: that starts the count again.
         setsockopt(&self.socket, sockopt::Timestamping, &receive)?;
         let both = receive
-            | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
+            | TimestampingFlag::from_bits_retain(libc::SOF_TIMESTAMPING_TX_SCHED)
             | TimestampingFlag::SOF_TIMESTAMPING_OPT_ID
             | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY;
         Ok(setsockopt(&self.socket, sockopt::Timestamping, &both)?)

@@ -9,7 +9,7 @@ use aizen_protocol::finding::Severity;
 use aizen_protocol::private::Prefix;
 use aizen_protocol::record::{
     Connect, ConnectOutcome, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, FilterChain,
-    FilterRule, Reach,
+    FilterRule, Reach, Role,
 };
 use jiff::Timestamp;
 
@@ -17,8 +17,10 @@ use super::draft::{Draft, Examined, Layer};
 use super::question;
 use super::reach;
 use super::trend::{self, Step};
-use crate::case::View;
+use crate::case::{Family, View, default_route};
 
+/// Rules of a chain that are read; with so many it may go on.
+const RULES_READ: usize = 256;
 /// Facts about probes that a finding quotes.
 const PROBES: usize = 4;
 
@@ -48,6 +50,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             examined.drafts.extend(draft);
         }
     }
+    examined.drafts.extend(forwards_nothing(view));
     if examined.drafts.is_empty() {
         examined.well.push(format!(
             "No packet filter rule drops what this device tried ({} chains read)",
@@ -189,9 +192,21 @@ fn name(chain: &FilterChain) -> String {
     format!("{} {} {}", chain.family, chain.table, chain.chain)
 }
 
-/// A rule for what leaves the device counts more packets in each of the last two steps, while probes fail.
+/// True if the rule's text names the target of this probe as destination: what it counts goes there.
+fn names_target(rule: &FilterRule, failed: &Failed) -> bool {
+    let mut words = rule.text.0.split_whitespace();
+    words.any(|word| word == "daddr")
+        && words.next().is_some_and(|next| {
+            next.parse::<Prefix>()
+                .is_ok_and(|prefix| prefix.contains(failed.target) && !prefix.is_default())
+        })
+}
+
+/// A rule for what leaves the device counts more packets in each of the last two steps, while probes fail; for a rule
+/// that names the target of the probe one step tells enough.
 fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
-    let steps = trend::steps(view, |pass| pass.filter.as_ref(), 2)?;
+    let steps = trend::steps(view, |pass| pass.filter.as_ref(), 2)
+        .or_else(|| trend::steps(view, |pass| pass.filter.as_ref(), 1))?;
     let newest = steps.first()?;
     let outgoing = newest
         .after
@@ -200,6 +215,9 @@ fn counting_rule(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
     let (chain, rule, growth) = outgoing
         .flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
         .filter(|(_, rule)| drops(rule) && failed.iter().any(|failed| may_concern(rule, failed)))
+        .filter(|(_, rule)| {
+            steps.len() > 1 || failed.iter().any(|failed| names_target(rule, failed))
+        })
         .filter_map(|(chain, rule)| {
             let growth: Vec<u64> = steps
                 .iter()
@@ -356,6 +374,66 @@ fn closed(view: &View<'_>, failed: &[Failed]) -> Option<Draft> {
     Some(draft)
 }
 
+/// A router whose forward chain drops by default and has no rule that could let anything through: other chains can't
+/// take that back (nft(8): a drop ends it, an accept is only said for one chain).
+fn forwards_nothing(view: &View<'_>) -> Option<Draft> {
+    let is_router = view
+        .profile()
+        .is_some_and(|profile| profile.value.role == Role::Router);
+    let forwards = view
+        .now()
+        .forwarding
+        .as_ref()
+        .is_some_and(|seen| seen.value.ipv4 == Some(true));
+    if !is_router || !forwards || default_route(view.routes(), Family::V4).is_none() {
+        return None;
+    }
+    let seen = view.now().filter.as_ref()?;
+    let chain = seen.value.iter().find(|chain| {
+        ["inet", "ip"].contains(&chain.family.as_str())
+            && chain.hook.as_deref() == Some("forward")
+            && chain.policy.as_deref() == Some("drop")
+            && chain.rules.len() < RULES_READ
+            && chain
+                .rules
+                .iter()
+                .all(|rule| drops(rule) || only_counts(rule))
+    })?;
+    let mut draft = Draft::new(
+        "firewall_drop",
+        Layer::Path,
+        name(chain),
+        Severity::Critical,
+        format!("The chain {} forwards nothing", name(chain)),
+    );
+    let fact = format!(
+        "the policy of {} is drop and none of its {} rules accepts anything",
+        name(chain),
+        chain.rules.len()
+    );
+    draft.shown("filter", "policy", seen.at, fact);
+    if let Some(profile) = view.profile() {
+        let fact = "this device is configured as a router";
+        draft.backed("profile", "role", profile.at, fact.into());
+    }
+    if let Some(forwarding) = &view.now().forwarding {
+        let fact = "IPv4 forwarding is on";
+        draft.backed("forwarding", "ipv4", forwarding.at, fact.into());
+    }
+    draft.explains("Hosts behind this router reach nothing on its other side");
+    draft.misses("when the rules that accept were lost (the file from which they are loaded)");
+    draft.next(format!(
+        "Load the rules of {} again, or put rules that accept what is wanted into it, established connections first",
+        name(chain)
+    ));
+    Some(draft)
+}
+
+/// A rule that does nothing but count. Others may let through in ways that their text doesn't tell.
+fn only_counts(rule: &FilterRule) -> bool {
+    rule.verdict.is_none() && rule.text.0.trim() == "counter"
+}
+
 fn something_answers(view: &View<'_>) -> bool {
     let echoes = view.now().reach.iter().flat_map(|seen| &seen.value);
     echoes
@@ -398,7 +476,7 @@ fn quote(draft: &mut Draft, failed: &[&Failed]) {
 
 #[cfg(test)]
 mod tests {
-    use aizen_protocol::record::{Body, DnsAnswer};
+    use aizen_protocol::record::{Body, DnsAnswer, Role};
 
     use crate::fixture::machine::{chain, history};
     use crate::fixture::{Evidence, RESOLVER, SECOND, kill_resolver, only, verdict};
@@ -428,6 +506,44 @@ mod tests {
         assert_eq!(finding.component.0, "inet filter output");
         assert!(!finding.consequences.is_empty());
         assert_eq!(finding.proposal, None);
+    }
+
+    #[test]
+    fn a_rule_that_names_the_silent_target_is_told_after_one_step_and_a_general_one_is_not() {
+        let rounds = |text: &str| {
+            let text = text.to_owned();
+            history(2, move |round, evidence| {
+                let mut output = chain("output", "accept", 9 * round);
+                output.rules[0].text = aizen_protocol::private::Text(text.clone());
+                evidence.see(Body::Filter(vec![output]));
+                evidence.answers(RESOLVER, DnsAnswer::Timeout);
+            })
+        };
+        let named = verdict(&rounds(&format!("ip daddr {RESOLVER} counter drop")));
+        assert_eq!(only(&named).cause.0, "firewall_drop");
+        let general = verdict(&rounds("counter drop"));
+        assert_eq!(only(&general).cause.0, "resolver_dead");
+    }
+
+    #[test]
+    fn a_router_whose_forward_chain_accepts_nothing_forwards_nothing() {
+        let told = |role: Role, policy: &str, verdict_of_rule: Option<&str>| {
+            let mut evidence = crate::fixture::healthy(1);
+            let mut forward = chain("forward", policy, 0);
+            forward.rules[0].verdict = verdict_of_rule.map(str::to_owned);
+            forward.rules[0].text = "counter".into();
+            evidence.see(Body::Filter(vec![forward]));
+            evidence.profile.role = role;
+            evidence.verdict()
+        };
+        let closed = told(Role::Router, "drop", None);
+        let finding = only(&closed);
+        assert_eq!(finding.cause.0, "firewall_drop");
+        assert_eq!(finding.component.0, "inet filter forward");
+        assert_eq!(told(Role::Host, "drop", None).findings, []);
+        assert_eq!(told(Role::Router, "accept", None).findings, []);
+        assert_eq!(told(Role::Router, "drop", Some("accept")).findings, []);
+        assert_eq!(told(Role::Router, "drop", Some("jump docker")).findings, []);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use aizen_protocol::finding::Severity;
 use aizen_protocol::record::{Listener, Protocols};
 
 use super::draft::{Draft, Examined, Layer};
-use super::trend;
+use super::trend::{self, Step};
 use crate::case::View;
 use crate::repair;
 
@@ -87,9 +87,12 @@ fn flood(view: &View<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-/// The accept queue of a program stays full in two steps.
+/// The accept queue of a program overflows in two steps; or in one, at both ends of which the same queue is full.
 fn slow_program(view: &View<'_>) -> Option<Draft> {
-    let steps = trend::steps(view, |pass| pass.protocols.as_ref(), 2)?;
+    let steps = trend::steps(view, |pass| pass.protocols.as_ref(), 2).or_else(|| {
+        trend::steps(view, |pass| pass.protocols.as_ref(), 1)
+            .filter(|steps| steps.iter().all(stays_full))
+    })?;
     let overflows: Vec<u64> = steps
         .iter()
         .map(|step| step.counter("TcpExt.ListenOverflows").unwrap_or(0))
@@ -142,6 +145,18 @@ fn slow_program(view: &View<'_>) -> Option<Draft> {
          queue be longer and restart it"
     ));
     Some(draft)
+}
+
+/// A port whose queue is full before the step and after it.
+fn stays_full(step: &Step<'_, Protocols>) -> bool {
+    let full = |protocols: &'_ Protocols, port: u16| {
+        let mut waiting = protocols.waiting.iter();
+        waiting.any(|listener| listener.port == port && is_full(listener))
+    };
+    step.after
+        .waiting
+        .iter()
+        .any(|listener| is_full(listener) && full(step.before, listener.port))
 }
 
 fn is_full(listener: &Listener) -> bool {
@@ -221,6 +236,24 @@ mod tests {
             script.ends_with("change sysctl net.core.somaxconn=512\n"),
             "{script}"
         );
+    }
+
+    #[test]
+    fn one_step_tells_a_slow_program_only_where_its_queue_is_full_before_and_after() {
+        let rounds = |before: u32| {
+            history(2, move |round, evidence| {
+                let mut seen = protocols(round);
+                count(&mut seen, "TcpExt.ListenOverflows", 50 * round);
+                seen.waiting = vec![Listener {
+                    port: 8080,
+                    queued: if round == 1 { before } else { 5 },
+                    backlog: 4,
+                }];
+                evidence.see(Body::Protocols(seen));
+            })
+        };
+        assert_eq!(only(&verdict(&rounds(5))).component.0, "tcp port 8080");
+        assert_eq!(verdict(&rounds(0)).findings, []);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use aizen_protocol::record::{LinkDetail, PathMtu};
 use jiff::Timestamp;
 
 use super::draft::{Draft, Examined, Layer};
+use super::queue;
 use super::unit::list;
 use crate::case::{View, Way};
 use crate::repair;
@@ -40,7 +41,9 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         let holes: Vec<&PathMtu> = paths.iter().copied().filter(|path| is_hole(path)).collect();
         // Large packets that come back from outside show that this link's way out carries them.
         let outside_is_well = full.iter().any(far);
-        if !holes.is_empty() && !outside_is_well {
+        // A queue that overflows loses large packets first: until that is over the size says nothing.
+        let overflows = link.is_some_and(|link| queue::overflowed(view, link, seen.at));
+        if !holes.is_empty() && !outside_is_well && !overflows {
             examined.drafts.push(hole(
                 view,
                 seen.at,
@@ -200,9 +203,11 @@ fn small_packets_pass(draft: &mut Draft, view: &View<'_>, holes: &[&PathMtu]) {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
+    use aizen_protocol::record::Body;
 
+    use crate::fixture::machine::{history, queue};
     use crate::fixture::{
-        ANCHOR, FAR_ANCHOR, GATEWAY, RESOLVER, healthy, only, path, swallow_large_packets,
+        ANCHOR, FAR_ANCHOR, GATEWAY, RESOLVER, healthy, only, path, swallow_large_packets, verdict,
     };
 
     #[test]
@@ -257,6 +262,21 @@ mod tests {
             evidence.path_mtu.clone_from(&paths);
             assert_eq!(evidence.verdict().health, Health::Healthy, "{paths:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_overflows_loses_large_packets_first_and_is_no_black_hole() {
+        let rounds = |dropped: u32| {
+            history(2, move |round, evidence| {
+                swallow_large_packets(evidence);
+                let mut queue = queue(round);
+                queue.kind = "tbf".into();
+                queue.drops = u32::try_from(round).unwrap() * dropped;
+                evidence.see(Body::Queues(vec![queue]));
+            })
+        };
+        assert_eq!(verdict(&rounds(20_000)).findings, []);
+        assert_eq!(only(&verdict(&rounds(5))).cause.0, "mtu_black_hole");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use aizen_protocol::finding::Severity;
 use aizen_protocol::record::{Load, Queue};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
 use super::reach;
@@ -17,20 +17,25 @@ const ECHOES: usize = 5;
 /// The parent of a root queue (`TC_H_ROOT`).
 const ROOT: u32 = u32::MAX;
 /// Kinds that send in the order of arrival and let their queue grow.
-const FIFO: [&str; 4] = ["pfifo_fast", "pfifo", "bfifo", "pfifo_head_drop"];
+/// `tbf` is one as long as it has no child.
+const FIFO: [&str; 5] = ["pfifo_fast", "pfifo", "bfifo", "pfifo_head_drop", "tbf"];
 /// Kinds that drop on purpose, to keep the delay short.
 const DROP_ON_PURPOSE: [&str; 10] = [
     "fq_codel", "codel", "cake", "red", "pie", "fq_pie", "sfb", "choke", "ingress", "clsact",
 ];
-/// Kinds that sort packets into classes.
-const CLASSFUL: [&str; 9] = [
-    "mq", "mqprio", "multiq", "prio", "htb", "hfsc", "drr", "qfq", "ets",
+/// Kinds that sort packets into classes, or shape what a child orders.
+const CLASSFUL: [&str; 10] = [
+    "mq", "mqprio", "multiq", "prio", "htb", "hfsc", "drr", "qfq", "ets", "tbf",
 ];
 /// Line rate in use that leaves no room, percent.
 const SATURATED: u64 = 90;
 /// Dropped packets in a step, and their share in percent of those that were sent.
 const DROPS: u64 = 100;
 const DROPS_PERCENT: u64 = 1;
+/// Drops in a step from which on a queue may have lost a probe.
+const FEW: u64 = 10;
+/// The longest time that one measurement takes.
+const MEASURING: SignedDuration = SignedDuration::from_secs(10);
 /// A backlog that takes noticeable time on the way out of an ordinary line.
 const BACKLOG_BYTES: u32 = 64 * 1024;
 
@@ -307,6 +312,26 @@ fn saturated(view: &View<'_>, link: u32) -> Option<Draft> {
     Some(draft)
 }
 
+/// True if a link's own queue lost a share that matters while something was measured that was told at `at`. Packets
+/// that get lost say more about the queue then: it loses large ones first.
+pub(super) fn overflowed(view: &View<'_>, link: u32, at: Timestamp) -> bool {
+    let readings: Vec<_> = trend::readings(view, |pass| pass.queues.as_ref()).collect();
+    readings
+        .windows(2)
+        .map(|pair| Step {
+            before: &pair[1].value,
+            after: &pair[0].value,
+            from: pair[1].at,
+            at: pair[0].at,
+        })
+        .filter(|step| step.from <= at && step.at >= at - MEASURING)
+        .filter_map(|step| drops(&step, link))
+        .any(|drops| {
+            let share = percent(drops.dropped, drops.dropped + drops.sent);
+            drops.dropped >= FEW && share >= DROPS_PERCENT
+        })
+}
+
 /// Drops of a root queue in one step.
 struct Drops {
     dropped: u64,
@@ -421,6 +446,25 @@ mod tests {
             }));
         });
         assert_eq!(only(&verdict(&rounds)).cause.0, "bufferbloat");
+    }
+
+    #[test]
+    fn a_shaper_is_a_fifo_unless_a_child_drops_on_purpose() {
+        let rounds = |child: bool| {
+            history(4, move |round, evidence| {
+                let mut shaper = queue(round);
+                shaper.kind = "tbf".into();
+                shaper.drops = u32::try_from(round).unwrap() * 4_000;
+                let mut fair = queue(round);
+                fair.parent = 0x10001;
+                let queues = [shaper, fair].into_iter();
+                evidence.see(Body::Queues(
+                    queues.take(if child { 2 } else { 1 }).collect(),
+                ));
+            })
+        };
+        assert_eq!(only(&verdict(&rounds(false))).cause.0, "queue_drops");
+        assert_eq!(verdict(&rounds(true)).findings, []);
     }
 
     #[test]

@@ -53,13 +53,24 @@ pub(super) fn readings<'a, T: 'a>(
         .filter(move |seen| last.replace(seen.at) != Some(seen.at))
 }
 
-/// The newest `count` steps, the newest first; none if there are fewer, or if one is too long.
+/// The newest `count` steps, the newest first; none if there are fewer, or if one is too long. Readings less than a
+/// second apart, as of two collectors side by side, count once.
 pub(super) fn steps<'a, T: 'a>(
     view: &View<'a>,
     read: impl Fn(&'a Pass) -> Option<&'a Seen<T>>,
     count: usize,
 ) -> Option<Vec<Step<'a, T>>> {
-    let seen: Vec<&Seen<T>> = readings(view, read).take(count + 1).collect();
+    let mut newer: Option<Timestamp> = None;
+    let seen: Vec<&Seen<T>> = readings(view, read)
+        .filter(|seen| {
+            let is_apart = newer.is_none_or(|newer| newer.duration_since(seen.at).as_secs() >= 1);
+            if is_apart {
+                newer = Some(seen.at);
+            }
+            is_apart
+        })
+        .take(count + 1)
+        .collect();
     let steps: Vec<Step<'a, T>> = seen
         .windows(2)
         .map(|pair| Step {
@@ -115,6 +126,26 @@ mod tests {
         let steps = steps(&view, |pass| pass.host.as_ref(), 1).unwrap();
         assert_eq!(steps[0].seconds(), 20);
         assert_eq!(steps[0].grew(|host| host.uptime_s), Some(0));
+    }
+
+    #[test]
+    fn readings_less_than_a_second_apart_count_once() {
+        let rounds: Vec<Evidence> = (1..=4).map(healthy).collect();
+        let mut records: Vec<_> = rounds.iter().flat_map(Evidence::records).collect();
+        let third = records
+            .iter()
+            .find(|record| record.round.0 == 3 && record.body.collector() == "host")
+            .map(|record| record.at);
+        for record in records.iter_mut().filter(|r| r.body.collector() == "host") {
+            if record.round.0 == 4 {
+                record.at = third.unwrap() + jiff::SignedDuration::from_millis(500);
+            }
+        }
+        let case = Case::new(records);
+        let view = case.view(3).unwrap();
+        assert_eq!(readings(&view, |pass| pass.host.as_ref()).count(), 4);
+        let steps = steps(&view, |pass| pass.host.as_ref(), 2).unwrap();
+        assert_eq!((steps[0].seconds(), steps[1].seconds()), (10, 10));
     }
 
     #[test]

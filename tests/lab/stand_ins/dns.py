@@ -1,6 +1,6 @@
 """A resolver that answers as a sick one would: dns.py ADDRESS HOW [VALUE].
 
-slow SECONDS IPV4   answers with that address, late
+slow SECONDS IPV4 NAME   that name has that address and no other name exists; all answers are late
 all IPV4            every name has that address, also one that can't exist
 unsigned IPV4       SERVFAIL unless checking is disabled (CD bit, RFC 4035): validation fails
 rcode NUMBER        every answer is this error
@@ -23,6 +23,14 @@ def question_end(packet):
     return at + 5
 
 
+def name(packet):
+    labels, at = [], 12
+    while packet[at]:
+        labels.append(packet[at + 1 : at + 1 + packet[at]].decode("ascii", "replace"))
+        at += packet[at] + 1
+    return ".".join(labels).lower()
+
+
 def reply(packet, rcode, ip=None):
     # The question without additional records: an OPT record of the client is not echoed.
     question = packet[12:question_end(packet)]
@@ -36,7 +44,7 @@ def reply(packet, rcode, ip=None):
 def answer(packet, peer):
     if how == "slow":
         time.sleep(float(values[0]))
-        out = reply(packet, 0, values[1])
+        out = reply(packet, 0, values[1]) if name(packet) == values[2].lower() else reply(packet, 3)
     elif how == "all":
         out = reply(packet, 0, values[0])
     elif how == "unsigned":

@@ -64,6 +64,17 @@ impl Search {
         self.lost.insert(size);
     }
 
+    /// A size that is lost again and again where a smaller one passes, which nobody explained; none where there is no such.
+    pub(super) fn limit(&self) -> Option<u16> {
+        self.answered?;
+        self.smallest_lost().filter(|_| self.reported.is_none())
+    }
+
+    /// What was lost was lost by chance: it says nothing about sizes.
+    pub(super) fn forget_losses(&mut self) {
+        self.lost.clear();
+    }
+
     /// A router says that this is the most it takes. Who can send ICMP can lie: it only says where to look.
     pub(super) fn report(&mut self, mtu: u16) {
         self.reported = Some(self.reported.map_or(mtu, |known| known.min(mtu)));
@@ -155,6 +166,21 @@ mod tests {
         search.lose(1401);
         assert!(run(&mut search, 1000, false) > 0);
         assert_eq!(search.largest_answered(), Some(1000));
+    }
+
+    #[test]
+    fn a_limit_is_what_is_lost_above_an_answer_and_told_by_nobody() {
+        let mut search = Search::new(576, 1500);
+        search.lose(1500);
+        assert_eq!(search.limit(), None);
+        search.answer(576);
+        assert_eq!(search.limit(), Some(1500));
+        search.answer(1499);
+        search.forget_losses();
+        assert_eq!((search.limit(), search.smallest_lost()), (None, None));
+        search.lose(1501);
+        search.report(1500);
+        assert_eq!(search.limit(), None);
     }
 
     proptest! {

@@ -29,11 +29,10 @@ pub(super) fn examine(view: &View<'_>) -> Vec<Draft> {
         .iter()
         .filter(|disk| !ALWAYS_FULL.contains(&disk.fs.as_str()))
     {
-        if disk.read_only && disk.wanted_writable == Some(true) {
-            drafts.push(read_only(view, seen.at, disk));
-        } else {
-            drafts.extend(errors(view, disk));
-        }
+        let gave_up = disk.read_only && disk.wanted_writable == Some(true);
+        // Errors that were counted before the kernel gave up writing are why it did.
+        let damaged = errors(view, disk, gave_up);
+        drafts.extend(damaged.or_else(|| gave_up.then(|| read_only(view, seen.at, disk))));
     }
     drafts
 }
@@ -100,7 +99,7 @@ fn read_only(view: &View<'_>, at: Timestamp, disk: &Disk) -> Draft {
 }
 
 /// Errors that were counted since an earlier reading of this boot; a total may be years old.
-fn errors(view: &View<'_>, disk: &Disk) -> Option<Draft> {
+fn errors(view: &View<'_>, disk: &Disk, gave_up: bool) -> Option<Draft> {
     let present = disk.errors?;
     let oldest = trend::readings(view, |pass| pass.host.as_ref())
         .filter_map(|seen| Some((seen.at, find(&seen.value, disk)?.errors?)))
@@ -115,7 +114,11 @@ fn errors(view: &View<'_>, disk: &Disk) -> Option<Draft> {
         "file_system_errors",
         Layer::Resource,
         disk.mount.0.as_str(),
-        Severity::Warning,
+        if gave_up {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
         format!("The file system {} reports new errors", disk.mount),
     );
     draft.shown(
@@ -128,7 +131,20 @@ fn errors(view: &View<'_>, disk: &Disk) -> Option<Draft> {
         ),
     );
     quote(&mut draft, view);
-    draft.explains("Files may be damaged, and the kernel may stop writing at the next error");
+    if gave_up {
+        let newest = view.now().host.as_ref().map_or(at, |seen| seen.at);
+        let fact = format!(
+            "{} ({}) is mounted read-only, and /etc/fstab wants it writable",
+            disk.mount, disk.fs
+        );
+        draft.backed("host", "mount", newest, fact);
+        for cause in ["service_failed", "service_crash_loop"] {
+            draft.covers(cause, None);
+        }
+        draft.explains("The kernel stopped writing there: programs fail, logs and leases are lost");
+    } else {
+        draft.explains("Files may be damaged, and the kernel may stop writing at the next error");
+    }
     draft.misses(
         "what the kernel found (`dmesg`), and whether the medium itself fails (`smartctl -a`)",
     );
@@ -167,7 +183,7 @@ mod tests {
         let mut rounds = with(|round, disk| {
             disk.wanted_writable = Some(true);
             disk.read_only = round > 1;
-            disk.errors = Some(if round > 1 { 3 } else { 0 });
+            disk.errors = Some(3);
         });
         let alone = verdict(&rounds);
         let finding = only(&alone);
@@ -189,6 +205,27 @@ mod tests {
             Some(true),
         )]));
         assert_eq!(only(&verdict(&rounds)).cause.0, "file_system_read_only");
+    }
+
+    #[test]
+    fn new_errors_are_why_the_kernel_stopped_writing() {
+        let rounds = with(|round, disk| {
+            disk.wanted_writable = Some(true);
+            disk.read_only = round > 1;
+            disk.errors = Some(if round > 1 { 3 } else { 0 });
+        });
+        let verdict = verdict(&rounds);
+        let finding = only(&verdict);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.severity),
+            ("file_system_errors", Severity::Critical)
+        );
+        assert!(
+            finding
+                .evidence
+                .iter()
+                .any(|fact| fact.fact.0.contains("read-only"))
+        );
     }
 
     #[test]
