@@ -18,8 +18,9 @@ pub mod diagnose;
 pub mod dns;
 mod enroll;
 mod exit;
-mod look;
 mod interrupt;
+mod look;
+mod metrics;
 mod ping;
 mod ports;
 mod sandbox;
@@ -30,6 +31,7 @@ mod status;
 mod text;
 mod top;
 mod trace;
+mod unseen;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
@@ -90,7 +92,7 @@ enum Command {
     Ports(ports::PortsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
     Status,
-    /// The daemon's newest numbers, as Prometheus text
+    /// The daemon's newest numbers, as Prometheus text or as JSON
     #[command(after_help = "Example: aizen metrics > /var/lib/prometheus/node-exporter/aizen.prom")]
     Metrics,
     /// Enrol this device with a one-time token (as root)
@@ -145,24 +147,30 @@ pub fn main() -> ExitCode {
     {
         crate::rehearse::shadow_main();
     }
+    let said = |wanted: &str| std::env::args_os().skip(1).any(|word| word == wanted);
     // Monitoring systems take 1 and 2 of a diagnosis for verdicts: whatever keeps it from one is 3.
-    let diagnosis = std::env::args_os().skip(1).any(|word| word == "diagnose");
+    let diagnosis = said("diagnose");
     let aizen = match Aizen::try_parse() {
         Ok(aizen) => aizen,
-        Err(error) if diagnosis && error.use_stderr() => {
+        Err(error) => {
             // With standard error closed there is nobody left to tell.
             error.print().ok();
-            return exit::UNTOLD.into();
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            if said("--json") {
+                exit::tell_json(&error.to_string());
+            }
+            return if diagnosis { exit::UNTOLD } else { exit::USAGE }.into();
         }
-        Err(error) => error.exit(),
     };
+    let json = aizen.json;
     match run(aizen) {
         Ok(code) => code,
-        Err(error) if diagnosis => {
-            exit::complain(&error);
-            exit::UNTOLD.into()
+        Err(error) => {
+            let code = exit::complain(&error, json);
+            if diagnosis { exit::UNTOLD.into() } else { code }
         }
-        Err(error) => exit::complain(&error),
     }
 }
 
@@ -229,7 +237,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
             dns::run(args, json, &settings, &mut std::io::stdout().lock()).await
         }
         Command::Status => status::status(config, json).await,
-        Command::Metrics => status::metrics(config).await,
+        Command::Metrics => metrics::metrics(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
         Command::Uplink(command) => status::uplink(&command, config).await,
         Command::Verify(args) => apply::verify(&args, config, json).await,

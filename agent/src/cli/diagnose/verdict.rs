@@ -8,6 +8,7 @@ use aizen_protocol::private::Text;
 use aizen_protocol::proposal::Proposal;
 
 use crate::cli::screen::{Colour, Screen, plain};
+use crate::cli::unseen::folded;
 
 /// Writes the whole verdict.
 pub(in crate::cli) fn write_verdict(
@@ -31,11 +32,7 @@ pub(in crate::cli) fn write_verdict(
         writeln!(out)?;
         write_finding(out, finding, screen)?;
     }
-    let unseen: Vec<String> = verdict
-        .unseen
-        .iter()
-        .map(|gap| format!("{}: {}", gap.collector, plain(&gap.reason)))
-        .collect();
+    let unseen = folded(&verdict.unseen);
     let ruled_out: Vec<String> = verdict.ruled_out.iter().map(plain).collect();
     for (title, lines) in [("Found well", ruled_out), ("Not seen", unseen)] {
         if !lines.is_empty() {
