@@ -63,12 +63,16 @@ enum Command {
     #[command(after_help = "Example: aizen links --watch 1")]
     Links(look::LookArgs),
     /// Routes of all tables, and policy rules
+    #[command(after_help = "Example: aizen routes --json")]
     Routes(look::LookArgs),
     /// Neighbours on the links (ARP, NDP)
+    #[command(after_help = "Example: aizen neighbours --watch 5")]
     Neighbours(look::LookArgs),
     /// Processors, memory, disks, temperature, pressure, connections
+    #[command(after_help = "Example: aizen perf --watch")]
     Perf(look::LookArgs),
     /// Links, probes and findings, live on the whole screen
+    #[command(after_help = "Example: aizen top -d 2\nKeys: q quit, p pause, ? help")]
     Top(top::TopArgs),
     /// Ask every configured resolver and named others side by side, and say where they differ
     #[command(
@@ -91,6 +95,9 @@ enum Command {
     )]
     Ports(ports::PortsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
+    #[command(
+        after_help = "Example: aizen status --json\nExit: 0 both programs answer, 1 one does not"
+    )]
     Status,
     /// The daemon's newest numbers, as Prometheus text or as JSON
     #[command(after_help = "Example: aizen metrics > /var/lib/prometheus/node-exporter/aizen.prom")]
@@ -159,7 +166,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             if said("--json") {
-                exit::tell_json(&error.to_string());
+                let text = error.to_string();
+                exit::tell_json(text.trim().trim_start_matches("error: "));
             }
             return if diagnosis { exit::UNTOLD } else { exit::USAGE }.into();
         }

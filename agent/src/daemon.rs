@@ -29,6 +29,7 @@ mod answer;
 mod packages;
 mod rounds;
 mod state;
+mod thinned;
 
 use packages::Packages;
 use rounds::{Bench, Rounds};

@@ -18,7 +18,7 @@ use crate::outcome::{Isolation, Outcome, Stage, Step};
 use crate::package::manifest::Risk;
 use crate::private::Mac;
 use crate::reason::Reason;
-use crate::record::{Body, History};
+use crate::record::{Body, History, Record};
 use crate::statement::Confirmation;
 
 /// What may be asked of the executor. Reading is open to the daemon's group; the rest says who may.
@@ -312,7 +312,7 @@ pub enum DaemonRequest {
 }
 
 /// What the daemon answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum DaemonAnswer {
     /// To [`DaemonRequest::Status`].
@@ -324,8 +324,10 @@ pub enum DaemonAnswer {
     },
     /// To [`DaemonRequest::Remembered`].
     Remembered {
-        /// With real values; none before the first round.
+        /// Probes and changes of the last hours, with real values; none before the first round.
         history: Option<History>,
+        /// Records of earlier rounds, with real values: as many whole rounds as one answer holds.
+        rounds: Vec<Record>,
     },
     /// To [`DaemonRequest::Reveal`]: what is known.
     Values {

@@ -96,7 +96,7 @@ fn every_tool_shows_a_dead_resolver_and_a_link_that_is_down() {
     Fault::ResolverDead.inject(&mut lab).unwrap();
     Fault::LinkDown.inject(&mut lab).unwrap();
     let verdict = told(&device, "diagnose --offline", 2, VERDICT);
-    for cause in ["resolver_dead", "link_down"] {
+    for cause in ["resolver_dead", "link_admin_down"] {
         let mut findings = verdict["findings"].as_array().unwrap().iter();
         assert!(findings.any(|f| f["cause"] == cause), "{verdict:#}");
     }
@@ -252,7 +252,7 @@ fn a_running_daemon_gives_its_numbers_and_what_it_remembers() {
     assert!(families.len() >= names(&text), "{metrics:#}");
     told(&device, "status", 0, "daemon executor");
 
-    Fault::ResolverDead.inject(&mut lab).unwrap();
+    Fault::LinkDown.inject(&mut lab).unwrap();
     wait::until("the daemon to notice", SOON, || {
         let status = device.ask(&["status"]).ok()?;
         (status["daemon"]["health"] != "healthy").then_some(())
@@ -262,7 +262,7 @@ fn a_running_daemon_gives_its_numbers_and_what_it_remembers() {
     let output = device.try_aizen(&["diagnose", "--json"]).unwrap();
     let verdict = object(&["diagnose"], &output);
     let finding = &verdict["findings"][0];
-    assert_eq!(finding["cause"], "resolver_dead", "{verdict:#}");
+    assert_eq!(finding["cause"], "link_admin_down", "{verdict:#}");
     let since: Timestamp = finding["since"].as_str().unwrap().parse().unwrap();
     assert!(since < began, "since {since}, asked at {began}");
 }

@@ -42,6 +42,15 @@ pub struct DiagnoseArgs {
     pub replay: Option<PathBuf>,
 }
 
+/// What the daemon of this device knows of the time before, with real values.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Probes and changes of the last hours.
+    pub history: Option<History>,
+    /// Records of some of its rounds.
+    pub rounds: Vec<Record>,
+}
+
 /// Runs the command: `remembered` is what the daemon knows of the last hours, `stage` is opened only for a recording.
 /// The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not tell.
 ///
@@ -51,7 +60,7 @@ pub async fn run(
     args: DiagnoseArgs,
     json: bool,
     settings: Settings,
-    remembered: Option<History>,
+    remembered: Option<Remembered>,
     stage: impl FnOnce() -> Result<Stage, SanitizeError>,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
@@ -89,7 +98,7 @@ pub async fn run(
 async fn judge(
     args: &DiagnoseArgs,
     settings: Settings,
-    remembered: Option<History>,
+    remembered: Option<Remembered>,
     stage: impl FnOnce() -> Result<Stage, SanitizeError>,
 ) -> anyhow::Result<(Vec<Record>, Verdict)> {
     let observations = progress::shown(observe(settings, remembered)).await;
@@ -106,13 +115,17 @@ async fn judge(
 }
 
 /// Two rounds where time allows: counters speak by their difference, and one lost answer is no fault.
-async fn observe(settings: Settings, remembered: Option<History>) -> Vec<Observation> {
+async fn observe(settings: Settings, remembered: Option<Remembered>) -> Vec<Observation> {
     let began = clock::since_boot();
     let mut collector = Collector::new(settings);
-    if let Some(history) = remembered {
-        collector.inherit(history);
+    let mut observations = Vec::new();
+    if let Some(Remembered { history, rounds }) = remembered {
+        observations.extend(rounds.into_iter().map(Observation::new));
+        if let Some(history) = history {
+            collector.inherit(history);
+        }
     }
-    let mut observations = collector.round(Trigger::Asked, 0).await;
+    observations.extend(collector.round(Trigger::Asked, 0).await);
     let took = clock::since_boot().0.saturating_sub(began.0);
     let rest = LONGEST.saturating_sub(took);
     // A second round takes about as long as the first, or less.

@@ -8,11 +8,11 @@ use aizen_protocol::control::{
     DaemonAnswer, DaemonRequest, DaemonStatus, ExecutorAnswer, ExecutorRequest, ExecutorStatus,
     TrustState, UplinkState,
 };
-use aizen_protocol::record::History;
 use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::diagnose::Remembered;
 use super::{apply, exit, show};
 use crate::config::Config;
 use crate::control::{Connection, ControlError};
@@ -69,13 +69,13 @@ pub(super) async fn uplink(command: &UplinkCommand, config: &Config) -> anyhow::
 }
 
 /// What the daemon remembers; none without a daemon, or for people that it doesn't tell.
-pub(super) async fn remembered(config: &Config) -> Option<History> {
+pub(super) async fn remembered(config: &Config) -> Option<Remembered> {
     let asked = async {
         let mut daemon = Connection::connect(&config.paths.daemon_socket())
             .await
             .ok()?;
         match daemon.ask(&DaemonRequest::Remembered).await.ok()? {
-            DaemonAnswer::Remembered { history } => history,
+            DaemonAnswer::Remembered { history, rounds } => Some(Remembered { history, rounds }),
             _ => None,
         }
     };

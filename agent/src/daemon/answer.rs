@@ -114,9 +114,10 @@ async fn answer(
             DaemonAnswer::Done
         }
         DaemonRequest::Metrics => metrics(state),
-        DaemonRequest::Remembered => DaemonAnswer::Remembered {
-            history: state.remembered(),
-        },
+        DaemonRequest::Remembered => {
+            let (history, rounds) = state.remembered();
+            DaemonAnswer::Remembered { history, rounds }
+        }
         DaemonRequest::Reveal { pseudonyms } => DaemonAnswer::Values {
             values: reveal(&pseudonyms, sanitizer),
         },

@@ -1,7 +1,7 @@
 //! The rounds: collect, sanitize, hand to the spool, judge. One after the other, woken by the clock, by the kernel or
 //! by somebody who asks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::state::State;
+use super::thinned::Thinned;
 use crate::collect::{Changed, Collector, NetEvent};
 use crate::{analyze, clock, sanitize};
 
-/// Rounds that the expert sees at once: enough for "since" and for deltas.
-const REMEMBERED: usize = 6;
 /// Between two tellings of the memory to the orchestrator, which hears of the rounds anyway.
 const HISTORY_EVERY: Duration = Duration::from_secs(600);
 
@@ -38,7 +37,7 @@ pub(super) struct Bench {
     pub(super) onlooker: Collector,
     pub(super) sanitizer: Arc<Mutex<sanitize::Stage>>,
     pub(super) state: State,
-    pub(super) history: VecDeque<Vec<Sanitized<Record>>>,
+    pub(super) history: Thinned<Vec<Sanitized<Record>>>,
 }
 
 impl Rounds {
@@ -135,13 +134,10 @@ impl Bench {
 
     fn remember(&mut self, records: Vec<Sanitized<Record>>) {
         // The newest memory holds what the older ones held.
-        for older in &mut self.history {
+        for older in self.history.iter_mut() {
             older.retain(|record| !is_history(record));
         }
-        self.history.push_back(records);
-        while self.history.len() > REMEMBERED {
-            self.history.pop_front();
-        }
+        self.history.push(records);
     }
 
     /// The same expert as in the cloud, on the same sanitized evidence; shown here with real values.

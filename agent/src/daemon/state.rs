@@ -5,13 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aizen_protocol::control::{DaemonStatus, UplinkState};
 use aizen_protocol::finding::Verdict;
 use aizen_protocol::id::DeviceId;
+use aizen_protocol::limit;
 use aizen_protocol::record::{Body, History, Record};
 use aizen_sanitizer::Sanitized;
 use tokio::sync::{mpsc, watch};
 
+use super::thinned::Thinned;
 use crate::stream::handle::SpoolHandle;
 use crate::stream::meter::Meter;
 use crate::stream::uplink::Command;
+
+/// Earlier rounds for people at most, with room for the history in one line of the socket.
+const ROUNDS_BYTES: usize = limit::FRAME / 2;
 
 /// Shared by the parts of the daemon; no lock is held while waiting.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +28,7 @@ struct Known {
     spool: Option<SpoolHandle>,
     uplink: Option<(watch::Receiver<UplinkState>, Meter, mpsc::Sender<Command>)>,
     verdict: Option<Verdict>,
-    newest: Arc<Vec<Record>>,
+    rounds: Thinned<Arc<Vec<Record>>>,
     sanitized: Arc<Vec<Sanitized<Record>>>,
 }
 
@@ -51,7 +56,7 @@ impl State {
 
     /// The records of the newest round, with real values: they are for this device alone.
     pub(super) fn seen(&self, records: Vec<Record>) {
-        self.lock().newest = Arc::new(records);
+        self.lock().rounds.push(Arc::new(records));
     }
 
     /// The same, as they may leave.
@@ -65,14 +70,35 @@ impl State {
     }
 
     pub(super) fn newest(&self) -> Arc<Vec<Record>> {
-        Arc::clone(&self.lock().newest)
+        self.lock().rounds.newest().cloned().unwrap_or_default()
     }
 
-    pub(super) fn remembered(&self) -> Option<History> {
-        self.newest().iter().find_map(|record| match &record.body {
-            Body::History(history) => Some(history.clone()),
-            _ => None,
-        })
+    /// The history, and the records of the earlier rounds: the first that is remembered, and as many of the newest as
+    /// fit beside it into one answer.
+    pub(super) fn remembered(&self) -> (Option<History>, Vec<Record>) {
+        let rounds: Vec<Arc<Vec<Record>>> = self.lock().rounds.iter().cloned().collect();
+        let history = rounds.last().and_then(|newest| {
+            newest.iter().find_map(|record| match &record.body {
+                Body::History(history) => Some(history.clone()),
+                _ => None,
+            })
+        });
+        let mut room = ROUNDS_BYTES;
+        let mut kept = Vec::new();
+        let (first, newer) = rounds.split_at(rounds.len().min(1));
+        for round in first.iter().chain(newer.iter().rev()) {
+            let told = round
+                .iter()
+                .filter(|record| !matches!(record.body, Body::History(_)));
+            let records: Vec<Record> = told.cloned().collect();
+            let size = serde_json::to_vec(&records).map_or(usize::MAX, |json| json.len());
+            let Some(left) = room.checked_sub(size) else {
+                break;
+            };
+            room = left;
+            kept.extend(records);
+        }
+        (history, kept)
     }
 
     pub(super) fn spool(&self) -> Option<SpoolHandle> {

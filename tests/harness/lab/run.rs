@@ -128,6 +128,9 @@ fn play(scenario: &Scenario, how: How, outcome: &mut Outcome) -> Result<()> {
     } else {
         None
     };
+    if scenario.watched {
+        stage.watch()?;
+    }
     stage.inject(scenario)?;
     let began = Instant::now();
     let verdict = diagnose(&stage.device)?;

@@ -148,6 +148,9 @@ pub struct Scenario {
     /// Laid over the topology's `aizen.toml`.
     #[serde(default)]
     pub config: toml::Table,
+    /// The daemon runs before the fault is made: the device knows how it was.
+    #[serde(default)]
+    pub watched: bool,
     /// The fault.
     #[serde(default)]
     pub inject: Vec<Step>,
@@ -176,8 +179,8 @@ impl Scenario {
     #[must_use]
     pub fn twin(&self) -> (String, Self) {
         let key = format!(
-            "{} {:?} {:?} {}",
-            self.topology, self.setup, self.resolvers, self.config
+            "{} {:?} {:?} {} {}",
+            self.topology, self.setup, self.resolvers, self.config, self.watched
         );
         let mut twin = self.clone();
         twin.name = format!("{} without the fault", self.name);

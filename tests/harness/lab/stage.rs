@@ -82,6 +82,17 @@ impl Stage {
         self.settle(&scenario.settle)
     }
 
+    /// Starts the daemon and waits until it has looked twice.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn watch(&mut self) -> Result<()> {
+        self.device.start_daemon()?;
+        self.device
+            .wait_rounds()
+            .with_context(|| self.device.said())
+    }
+
     /// Starts the cloud in the host of that name, enrols the device and starts its programs.
     ///
     /// # Errors
