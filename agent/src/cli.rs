@@ -18,8 +18,9 @@ pub mod diagnose;
 pub mod dns;
 mod enroll;
 mod exit;
-mod look;
 mod interrupt;
+mod look;
+mod metrics;
 mod ping;
 mod ports;
 mod sandbox;
@@ -30,6 +31,7 @@ mod status;
 mod text;
 mod top;
 mod trace;
+mod unseen;
 
 /// Finds network faults, and repairs them so that the network is better afterwards or exactly as before.
 #[derive(Debug, Parser)]
@@ -61,12 +63,16 @@ enum Command {
     #[command(after_help = "Example: aizen links --watch 1")]
     Links(look::LookArgs),
     /// Routes of all tables, and policy rules
+    #[command(after_help = "Example: aizen routes --json")]
     Routes(look::LookArgs),
     /// Neighbours on the links (ARP, NDP)
+    #[command(after_help = "Example: aizen neighbours --watch 5")]
     Neighbours(look::LookArgs),
     /// Processors, memory, disks, temperature, pressure, connections
+    #[command(after_help = "Example: aizen perf --watch")]
     Perf(look::LookArgs),
     /// Links, probes and findings, live on the whole screen
+    #[command(after_help = "Example: aizen top -d 2\nKeys: q quit, p pause, ? help")]
     Top(top::TopArgs),
     /// Ask every configured resolver and named others side by side, and say where they differ
     #[command(
@@ -89,8 +95,11 @@ enum Command {
     )]
     Ports(ports::PortsArgs),
     /// Daemon, uplink, spool, trust, isolation and the pending change
+    #[command(
+        after_help = "Example: aizen status --json\nExit: 0 both programs answer, 1 one does not"
+    )]
     Status,
-    /// The daemon's newest numbers, as Prometheus text
+    /// The daemon's newest numbers, as Prometheus text or as JSON
     #[command(after_help = "Example: aizen metrics > /var/lib/prometheus/node-exporter/aizen.prom")]
     Metrics,
     /// Enrol this device with a one-time token (as root)
@@ -145,24 +154,31 @@ pub fn main() -> ExitCode {
     {
         crate::rehearse::shadow_main();
     }
+    let said = |wanted: &str| std::env::args_os().skip(1).any(|word| word == wanted);
     // Monitoring systems take 1 and 2 of a diagnosis for verdicts: whatever keeps it from one is 3.
-    let diagnosis = std::env::args_os().skip(1).any(|word| word == "diagnose");
+    let diagnosis = said("diagnose");
     let aizen = match Aizen::try_parse() {
         Ok(aizen) => aizen,
-        Err(error) if diagnosis && error.use_stderr() => {
+        Err(error) => {
             // With standard error closed there is nobody left to tell.
             error.print().ok();
-            return exit::UNTOLD.into();
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            if said("--json") {
+                let text = error.to_string();
+                exit::tell_json(text.trim().trim_start_matches("error: "));
+            }
+            return if diagnosis { exit::UNTOLD } else { exit::USAGE }.into();
         }
-        Err(error) => error.exit(),
     };
+    let json = aizen.json;
     match run(aizen) {
         Ok(code) => code,
-        Err(error) if diagnosis => {
-            exit::complain(&error);
-            exit::UNTOLD.into()
+        Err(error) => {
+            let code = exit::complain(&error, json);
+            if diagnosis { exit::UNTOLD.into() } else { code }
         }
-        Err(error) => exit::complain(&error),
     }
 }
 
@@ -229,7 +245,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
             dns::run(args, json, &settings, &mut std::io::stdout().lock()).await
         }
         Command::Status => status::status(config, json).await,
-        Command::Metrics => status::metrics(config).await,
+        Command::Metrics => metrics::metrics(config, json).await,
         Command::Enroll(args) => enroll::enroll(args, config, json).await,
         Command::Uplink(command) => status::uplink(&command, config).await,
         Command::Verify(args) => apply::verify(&args, config, json).await,

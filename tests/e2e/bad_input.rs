@@ -27,7 +27,11 @@ const STRANGER: &str = "nobody";
 /// The standard error of a command that had to fail with this code.
 fn complaint(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
-    assert!(output.stdout.is_empty(), "{output:?}");
+    // With --json the error is an object on standard output as well.
+    if !output.stdout.is_empty() {
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(told["error"].is_string(), "{told}");
+    }
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(!said.contains("panicked"), "{said}");
     said

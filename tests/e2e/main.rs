@@ -13,3 +13,4 @@ mod faults;
 mod orchestrator_down;
 mod refusals;
 mod rollback_on_lost_uplink;
+mod tools;

@@ -51,8 +51,8 @@ pub struct Remembered {
     pub rounds: Vec<Record>,
 }
 
-/// Runs the command: `remembered` is what the daemon knows of the last hours, `stage` is opened only for a recording. The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not
-/// tell.
+/// Runs the command: `remembered` is what the daemon knows of the last hours, `stage` is opened only for a recording.
+/// The exit code is the one of monitoring plugins: 0 healthy, 1 warning, 2 critical, 3 could not tell.
 ///
 /// # Errors
 /// When a file can't be read or written. When `out` can't be written the code is 3: that is never taken for a verdict.
@@ -85,8 +85,10 @@ pub async fn run(
         write_verdict(out, &verdict, &Screen::of_stdout())
     };
     if let Err(error) = written.and_then(|()| out.flush()) {
-        // With standard error closed there is nobody left to tell.
-        writeln!(io::stderr(), "aizen: the verdict can't be written: {error}").ok();
+        // Who reads no more wants to hear nothing; with standard error closed there is nobody left to tell.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            writeln!(io::stderr(), "aizen: the verdict can't be written: {error}").ok();
+        }
         return Ok(exit_code(Health::Unknown));
     }
     Ok(exit_code(verdict.health))

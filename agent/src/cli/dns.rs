@@ -5,7 +5,7 @@ mod plan;
 mod screen;
 mod survey;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -74,9 +74,7 @@ pub async fn run(
     let plan = match Plan::new(&args, settings).await {
         Ok(plan) => plan,
         Err(wrong) => {
-            // With standard error closed there is nobody left to tell.
-            writeln!(io::stderr(), "aizen: {wrong}").ok();
-            return Ok(wrong.code().into());
+            return Ok(exit::refuse(&wrong, json, wrong.code()));
         }
     };
     let told = survey::ask_all(&plan).await;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::sample::{LinkRates, Sample};
 use super::screen::{Screen, Table};
+use super::unseen::folded;
 use crate::collect::{Collector, Settings};
 
 /// What can be said to each of them.
@@ -162,8 +163,8 @@ fn show(
     }
     let mut page = Vec::new();
     look.write(&mut page, before, now, screen)?;
-    for gap in look.unseen(now) {
-        writeln!(page, "not seen: {}: {}", gap.collector, gap.reason)?;
+    for line in folded(look.unseen(now)) {
+        writeln!(page, "not seen: {line}")?;
     }
     if let Some(seconds) = watch {
         if io::stdout().is_terminal() {

@@ -90,8 +90,8 @@ struct Found {
 
 pub(super) fn run(args: &PingArgs, json: bool) -> anyhow::Result<ExitCode> {
     if args.hosts.len() > MAX_TARGETS {
-        writeln!(io::stderr(), "aizen: more than {MAX_TARGETS} targets").ok();
-        return Ok(exit::USAGE.into());
+        let why = format!("more than {MAX_TARGETS} targets");
+        return Ok(exit::refuse(&why, json, exit::USAGE));
     }
     let interrupt = Interrupt::catch()?;
     let found = find(args);
@@ -137,7 +137,7 @@ pub(super) fn run(args: &PingArgs, json: bool) -> anyhow::Result<ExitCode> {
         show::json(&mut out, &report(&found, &outcome))?;
     } else if single {
         summary(&mut out, &found.hosts[0], &outcome.tallies[0], took)?;
-    } else {
+    } else if !found.targets.is_empty() {
         table(&mut out, &found, &outcome)?;
     }
     out.flush()?;

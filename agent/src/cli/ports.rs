@@ -72,10 +72,7 @@ pub(super) fn run(args: &PortsArgs, json: bool) -> anyhow::Result<ExitCode> {
     );
     let target = match found.pop() {
         Some(Ok(target)) => target,
-        Some(Err(error)) => {
-            writeln!(io::stderr(), "aizen: {error}").ok();
-            return Ok(exit::USAGE.into());
-        }
+        Some(Err(error)) => return Ok(exit::refuse(&error, json, exit::USAGE)),
         None => return Ok(exit::USAGE.into()),
     };
     let ports: Vec<u16> = match &args.ports {

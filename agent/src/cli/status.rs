@@ -13,7 +13,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::diagnose::Remembered;
-use super::{apply, show};
+use super::{apply, exit, show};
 use crate::config::Config;
 use crate::control::{Connection, ControlError};
 
@@ -29,24 +29,24 @@ pub(super) async fn status(config: &Config, as_json: bool) -> anyhow::Result<Exi
     let executor = executor_status(config).await;
     let mut out = io::stdout().lock();
     if as_json {
-        let told = |e: &anyhow::Error| json!({"error": format!("{e:#}")});
+        let told = |e: &anyhow::Error| json!({"error": exit::told(e)});
         let daemon = daemon.as_ref().map_or_else(told, |s| json!(s));
         let executor = executor.as_ref().map_or_else(told, |s| json!(s));
         show::json(&mut out, &json!({"daemon": daemon, "executor": executor}))?;
     } else {
         match &daemon {
             Ok(status) => show_daemon(&mut out, status)?,
-            Err(error) => writeln!(out, "Daemon:     {error:#}")?,
+            Err(error) => writeln!(out, "Daemon:     {}", exit::told(error))?,
         }
         match &executor {
             Ok(status) => show_executor(&mut out, status)?,
-            Err(error) => writeln!(out, "Executor:   {error:#}")?,
+            Err(error) => writeln!(out, "Executor:   {}", exit::told(error))?,
         }
     }
     Ok(if daemon.is_ok() && executor.is_ok() {
         ExitCode::SUCCESS
     } else {
-        super::exit::FAILED.into()
+        exit::FAILED.into()
     })
 }
 
@@ -84,27 +84,6 @@ pub(super) async fn remembered(config: &Config) -> Option<Remembered> {
         .await
         .ok()
         .flatten()
-}
-
-/// The daemon's newest numbers.
-pub(super) async fn metrics(config: &Config) -> anyhow::Result<ExitCode> {
-    match Connection::connect(&config.paths.daemon_socket())
-        .await?
-        .ask(&DaemonRequest::Metrics)
-        .await?
-    {
-        DaemonAnswer::Metrics { text } => {
-            io::stdout().lock().write_all(text.as_bytes())?;
-            Ok(ExitCode::SUCCESS)
-        }
-        DaemonAnswer::Failed { message } => bail!(message),
-        DaemonAnswer::Done
-        | DaemonAnswer::Status(_)
-        | DaemonAnswer::Remembered { .. }
-        | DaemonAnswer::Values { .. } => {
-            bail!("the daemon answered another question")
-        }
-    }
 }
 
 pub(super) async fn pause(config: &Config) -> anyhow::Result<ExitCode> {

@@ -119,7 +119,7 @@ pub(super) fn run(args: &TraceArgs, json: bool) -> anyhow::Result<ExitCode> {
     );
     let target = match found.pop() {
         Some(Ok(target)) => target,
-        Some(Err(error)) => return Ok(refuse(&error)),
+        Some(Err(error)) => return Ok(exit::refuse(&error, json, exit::USAGE)),
         None => return Ok(exit::USAGE.into()),
     };
     let plan = Plan {
@@ -151,7 +151,14 @@ pub(super) fn run(args: &TraceArgs, json: bool) -> anyhow::Result<ExitCode> {
     });
     let mut path = match traced {
         Ok(path) => path,
-        Err(error @ (TraceError::Open(_) | TraceError::Send { .. })) => return Ok(refuse(&error)),
+        Err(error @ (TraceError::Open(_) | TraceError::Send { .. })) => {
+            return Ok(exit::refuse(&error, json, exit::USAGE));
+        }
+        Err(TraceError::Socket(source)) if source.raw_os_error() == Some(NO_DEVICE) => {
+            let device = args.device.as_deref().unwrap_or_default();
+            let why = format!("can't send from interface {device}: {source}");
+            return Ok(exit::refuse(&why, json, exit::USAGE));
+        }
         Err(error) => return Err(error.into()),
     };
     screen.clear(&mut out)?;
@@ -178,12 +185,6 @@ pub(super) fn run(args: &TraceArgs, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         exit::FAILED.into()
     })
-}
-
-fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
-    // With standard error closed there is nobody left to tell.
-    writeln!(io::stderr(), "aizen: {error}").ok();
-    exit::USAGE.into()
 }
 
 /// The same search as a round's, with its own runtime: none runs while somebody traces by hand.
@@ -267,7 +268,10 @@ fn table(out: &mut impl Write, path: &Path) -> io::Result<()> {
         "{:>3}  {:<39} {:>7} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "HOP", "ADDRESS", "LOSS %", "SENT", "BEST ms", "AVG ms", "P95 ms", "WORST ms", "JITTER"
     )?;
-    for hop in &path.hops {
+    // Behind the last that answered, one line says it for all.
+    let heard = path.hops.iter().rposition(|hop| !hop.addresses.is_empty());
+    let shown = heard.map_or(1, |last| last + 2).min(path.hops.len());
+    for hop in &path.hops[..shown] {
         let first = hop
             .addresses
             .first()
@@ -295,7 +299,15 @@ fn table(out: &mut impl Write, path: &Path) -> io::Result<()> {
             writeln!(out, "     {also}")?;
         }
     }
-    Ok(())
+    match &path.hops[shown..] {
+        [] => Ok(()),
+        [first, .., last] => writeln!(
+            out,
+            "     hops {} to {}: no answer either",
+            first.ttl, last.ttl
+        ),
+        [one] => writeln!(out, "     hop {}: no answer either", one.ttl),
+    }
 }
 
 fn notes(path: &Path, mtu: Option<&Mtu>) -> Vec<String> {
@@ -376,5 +388,7 @@ fn method(method: Method) -> &'static str {
 
 /// Between two probes.
 const GAP: Duration = Duration::from_millis(10);
+/// What binding a socket to an interface that is not there gives.
+const NO_DEVICE: i32 = nix::libc::ENODEV;
 const REDRAW: Duration = Duration::from_millis(100);
 const MTU_WAIT: Duration = Duration::from_secs(5);

@@ -34,7 +34,7 @@ impl Family {
 #[derive(Debug, thiserror::Error)]
 pub enum NameError {
     /// The resolver says no.
-    #[error("{name}: {source}")]
+    #[error("{name}: {source}; 'aizen dns {name}' asks each resolver")]
     Unknown {
         /// The name.
         name: String,

@@ -11,6 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::super::look::{Sample, tables};
 use super::super::screen::{Align, Table, plain};
+use super::super::unseen::folded;
 
 /// The whole page. Everything that came from outside is escaped by the template.
 pub(super) fn page(records: &[Record], verdict: &Verdict, zone: &TimeZone) -> String {
@@ -41,7 +42,7 @@ pub(super) fn page(records: &[Record], verdict: &Verdict, zone: &TimeZone) -> St
                         }
                     }
                     (list("Found well", verdict.ruled_out.iter().map(plain)))
-                    (list("Not seen", verdict.unseen.iter().map(|gap| format!("{}: {}", gap.collector, plain(&gap.reason)))))
+                    (list("Not seen", folded(&verdict.unseen).into_iter()))
                 }
             }
         }

@@ -8,6 +8,7 @@ use aizen_protocol::private::Text;
 use aizen_protocol::proposal::Proposal;
 
 use crate::cli::screen::{Colour, Screen, plain};
+use crate::cli::unseen::folded;
 
 /// Writes the whole verdict.
 pub(in crate::cli) fn write_verdict(
@@ -31,12 +32,8 @@ pub(in crate::cli) fn write_verdict(
         writeln!(out)?;
         write_finding(out, finding, screen)?;
     }
-    let unseen: Vec<String> = verdict
-        .unseen
-        .iter()
-        .map(|gap| format!("{}: {}", gap.collector, plain(&gap.reason)))
-        .collect();
-    let ruled_out: Vec<String> = verdict.ruled_out.iter().map(plain).collect();
+    let unseen = folded(&verdict.unseen);
+    let ruled_out: Vec<String> = verdict.ruled_out.iter().map(|t| short(&plain(t))).collect();
     for (title, lines) in [("Found well", ruled_out), ("Not seen", unseen)] {
         if !lines.is_empty() {
             writeln!(out, "\n{}", screen.paint(Colour::Bold, title))?;
@@ -46,6 +43,17 @@ pub(in crate::cli) fn write_verdict(
         }
     }
     Ok(())
+}
+
+/// What is well needs no more than a few lines of a terminal; `--json` and `--html` have it whole.
+fn short(line: &str) -> String {
+    match line.char_indices().nth(LONGEST) {
+        None => line.to_owned(),
+        Some((end, _)) => {
+            let words = line[..end].rsplit_once(' ').map_or(&line[..end], |w| w.0);
+            format!("{words} …")
+        }
+    }
 }
 
 fn counted(verdict: &Verdict) -> String {
@@ -168,6 +176,9 @@ fn write_proposal(out: &mut impl Write, proposal: &Proposal, screen: &Screen) ->
     )
 }
 
+/// Characters of a line about what is well.
+const LONGEST: usize = 300;
+
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::Cause;
@@ -271,6 +282,19 @@ mod tests {
         assert!(
             text.starts_with("HEALTHY  no fault found\n2001-09-09 01:46:45 UTC\n\nFound well"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn two_hundred_links_that_are_well_are_a_few_lines() {
+        let names: Vec<String> = (0..200).map(|n| format!("éth{n}")).collect();
+        let mut verdict = verdict(Health::Healthy, Vec::new());
+        verdict.ruled_out = vec![names.join(", ").as_str().into()];
+        let text = shown(&verdict, false, TimeZone::UTC);
+        let line = text.lines().find(|line| line.contains("éth0")).unwrap();
+        assert!(
+            line.chars().count() < 310 && line.ends_with(", …"),
+            "{line}"
         );
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::plan::{Plan, Target};
@@ -53,14 +54,24 @@ impl Told {
     }
 }
 
+/// Asked more than once, Ctrl-C ends it after the question under way, and what was heard is told.
 pub(super) async fn ask_all(plan: &Plan) -> Vec<Told> {
-    join_all(plan.targets.iter().map(|target| ask(plan, target))).await
+    let (end, ended) = watch::channel(false);
+    let asking = plan.targets.iter().map(|t| ask(plan, t, ended.clone()));
+    let mut asking = std::pin::pin!(join_all(asking));
+    if plan.count > 1 {
+        tokio::select! {
+            told = &mut asking => return told,
+            _ = tokio::signal::ctrl_c() => drop(end.send(true)),
+        }
+    }
+    asking.await
 }
 
-async fn ask(plan: &Plan, target: &Target) -> Told {
+async fn ask(plan: &Plan, target: &Target, ended: watch::Receiver<bool>) -> Told {
     let mut told = Told::new(target);
     let repeated = async {
-        repeat(plan, &mut told).await;
+        repeat(plan, &mut told, ended).await;
         if told.ended.as_ref().is_ok_and(|r| r.message.flags.truncated)
             && target.transport == Transport::Udp
         {
@@ -89,11 +100,17 @@ async fn ask(plan: &Plan, target: &Target) -> Told {
 }
 
 /// Asks as often as wanted, over one connection as long as it lasts.
-async fn repeat(plan: &Plan, told: &mut Told) {
+async fn repeat(plan: &Plan, told: &mut Told, mut ended: watch::Receiver<bool>) {
     let mut open: Option<Client> = None;
     for n in 0..plan.count {
         if n > 0 && !plan.interval.is_zero() {
-            sleep(plan.interval).await;
+            tokio::select! {
+                () = sleep(plan.interval) => {}
+                Ok(_) = ended.wait_for(|ended| *ended) => {}
+            }
+        }
+        if *ended.borrow() {
+            return;
         }
         told.asked += 1;
         let until = Instant::now() + plan.timeout;
