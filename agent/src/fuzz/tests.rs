@@ -118,32 +118,3 @@ fn every_entry_has_a_target_and_seeds_and_every_target_an_entry() {
         );
     }
 }
-#[test]
-fn dump_seeds() {
-    let put = |name: &str, label: &str, bytes: &[u8]| {
-        let dir = folder().join("seeds").join(name);
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(label), bytes).unwrap();
-    };
-    let package = crate::verify::fixture::package();
-    let json = serde_json::to_vec_pretty(&package).unwrap();
-    put("package", "repair", &json);
-    put(
-        "manifest",
-        "repair",
-        &serde_json::to_vec(&package.manifest).unwrap(),
-    );
-    let key = aizen_protocol::key::PrivateKey::generate().unwrap();
-    let envelope = aizen_protocol::envelope::Envelope::sign(
-        aizen_protocol::envelope::PayloadType::Package,
-        &json,
-        &[&key],
-    );
-    let envelope = serde_json::to_string(&envelope).unwrap();
-    put("envelope", "package", envelope.as_bytes());
-    put(
-        "frame",
-        "signed",
-        format!(r#"{{"frame":"signed","seq":1,"envelope":{envelope}}}"#).as_bytes(),
-    );
-}

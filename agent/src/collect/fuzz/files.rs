@@ -119,31 +119,3 @@ pub fn mountinfo(bytes: &[u8]) {
     disk::data_mounts(&text);
     disk::wanted_writable(&text, Path::new("/"));
 }
-
-#[cfg(test)]
-#[test]
-fn dump_journal() {
-    use crate::collect::log::journal::write::{Compact, journal_file};
-    let fields: &[&str] = &[
-        "PRIORITY=3",
-        "SYSLOG_IDENTIFIER=sshd",
-        "MESSAGE=hello",
-        "_TRANSPORT=syslog",
-        "_COMM=x",
-    ];
-    for compact in [true, false] {
-        let dir = "/work/wt/door/fuzz/seeds/journal";
-        std::fs::create_dir_all(dir).unwrap();
-        std::fs::write(
-            format!("{dir}/compact-{compact}"),
-            journal_file(
-                &[
-                    (1_795_000_000_000_000, fields),
-                    (1_795_000_001_000_000, fields),
-                ],
-                Compact(compact),
-            ),
-        )
-        .unwrap();
-    }
-}
