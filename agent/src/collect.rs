@@ -46,6 +46,8 @@ mod softnet;
 mod trace;
 pub mod watch;
 mod wireless;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 
 use std::io;
 use std::net::IpAddr;

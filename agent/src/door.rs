@@ -14,6 +14,8 @@ mod pppoe_probe;
 mod router_probe;
 mod wire;
 mod wireguard;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 
 use std::io;
 use std::net::IpAddr;

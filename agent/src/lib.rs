@@ -42,6 +42,9 @@ pub mod notify;
 pub mod probe;
 pub mod store;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+
 // The programs.
 pub mod cli;
 pub mod daemon;

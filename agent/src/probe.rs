@@ -17,6 +17,8 @@ pub mod tls;
 pub mod trace;
 mod wait;
 pub mod web;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 
 pub use self::errors::Why;
 pub(crate) use self::errors::{Entry, next as next_error};

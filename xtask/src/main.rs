@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo | lab | test | check | bench`.
+//! The developer's commands: `cargo xtask demo | lab | test | fuzz | check | bench`.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lab;
 mod test;
 
@@ -31,6 +32,8 @@ enum Command {
     Lab(lab::LabCommand),
     /// Every test; installs the Debian packages that they need
     Test(test::TestArgs),
+    /// Every decoder of foreign bytes under cargo-fuzz
+    Fuzz(fuzz::FuzzArgs),
     /// Format and lints, as CI runs them
     Check,
     /// Measure against peers, in one run; prints the README's table
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Lab(command) => lab::run(&command),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Check => check(),
         Command::Bench(args) => bench::run(&args),
     };

@@ -4,7 +4,7 @@
 
 mod page;
 mod progress;
-mod recording;
+pub(crate) mod recording;
 mod verdict;
 
 use std::io::{self, Write};

@@ -24,7 +24,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<Address>>, CollectError> {
     Ok(dump.seen("addresses"))
 }
 
-fn decode(message: &AddressMessage) -> Option<Address> {
+pub(crate) fn decode(message: &AddressMessage) -> Option<Address> {
     let mut local: Option<IpAddr> = None;
     let mut other: Option<IpAddr> = None;
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));

@@ -96,7 +96,7 @@ fn request(mac: Mac, address: Ipv4Addr) -> [u8; FRAME] {
 }
 
 /// The sender of an ARP request or reply who says that `address` is its own.
-fn claims(frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
+pub(crate) fn claims(frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
     let frame: &[u8; FRAME] = frame.first_chunk()?;
     let is_arp = frame[12..14] == ETHERTYPE_ARP.to_be_bytes() && frame[14..20] == FOR_IPV4;
     let operation = u16::from_be_bytes([frame[20], frame[21]]);

@@ -34,7 +34,7 @@ pub(crate) fn collect(root: &Path) -> Option<Seen<Conntrack>> {
 }
 
 /// A header of names, then one line a processor, hexadecimal.
-fn totals(text: &str) -> Conntrack {
+pub(crate) fn totals(text: &str) -> Conntrack {
     let mut lines = text.lines();
     let header: Vec<&str> = lines
         .next()

@@ -19,7 +19,7 @@ pub(crate) fn collect(root: &Path) -> Result<Seen<Vec<CpuTimes>>, CollectError> 
 }
 
 /// `hertz` ticks are a second.
-fn parse(stat: &str, hertz: u64) -> Vec<CpuTimes> {
+pub(crate) fn parse(stat: &str, hertz: u64) -> Vec<CpuTimes> {
     stat.lines()
         .filter_map(|line| {
             let mut words = line.strip_prefix("cpu")?.split_ascii_whitespace();

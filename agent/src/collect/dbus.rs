@@ -51,8 +51,8 @@ pub(crate) struct Call<'a> {
 /// A message that came.
 #[derive(Debug)]
 pub(crate) struct Message {
-    header: wire::Header,
-    body: Vec<u8>,
+    pub(crate) header: wire::Header,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {

@@ -1,9 +1,9 @@
 //! DHCP on this device, as its clients and servers leave it in files.
 
-mod lease;
-mod packet;
-mod pool;
-mod wanted;
+pub(crate) mod lease;
+pub(crate) mod packet;
+pub(crate) mod pool;
+pub(crate) mod wanted;
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use super::{Seen, aside, file};
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
+pub(crate) struct Mount {
     device: String,
     point: PathBuf,
     fs: String,
@@ -71,7 +71,7 @@ fn mounts(root: &Path) -> std::io::Result<Vec<Mount>> {
 }
 
 /// What the last line of fstab(5) for this mount point wants; none without one.
-fn wanted_writable(fstab: &str, point: &Path) -> Option<bool> {
+pub(crate) fn wanted_writable(fstab: &str, point: &Path) -> Option<bool> {
     let options = fstab.lines().rev().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let device = words.next()?;
@@ -141,7 +141,7 @@ fn widen(count: impl Into<u64>) -> u64 {
 
 /// The mounts of mountinfo (proc_pid_mountinfo(5)) that hold data: one a device, at its shortest mount point, and of
 /// those at one point the last, which hides the others.
-fn data_mounts(text: &str) -> Vec<Mount> {
+pub(crate) fn data_mounts(text: &str) -> Vec<Mount> {
     let mut visible: Vec<Mount> = Vec::new();
     for mount in text.lines().take(MAX_MOUNTS).filter_map(mount) {
         visible.retain(|hidden| hidden.point != mount.point);

@@ -3,7 +3,7 @@
 //! Only ports with hardware are told of: what a veth or a tunnel answers is made up. Statistics are those of the
 //! standard groups; drivers' own (`ETHTOOL_GSTATS`) exist behind an ioctl alone and are left out.
 
-mod decode;
+pub(crate) mod decode;
 mod mode;
 mod statistic;
 

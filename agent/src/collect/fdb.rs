@@ -123,7 +123,7 @@ fn busiest(moves: BTreeMap<Mac, FdbMoves>) -> Vec<FdbMoves> {
 
 /// Reads one `RTM_NEWNEIGH`: `struct ndmsg` and attributes. None if it can't be right; no entry for what belongs to no
 /// bridge (filters of network cards, tunnels) and for groups.
-fn decode(message: &[u8]) -> Option<Option<FdbEntry>> {
+pub(crate) fn decode(message: &[u8]) -> Option<Option<FdbEntry>> {
     let body = message.get(HEADER..)?;
     let state = u16::from_ne_bytes([*message.get(8)?, *message.get(9)?]);
     if message.first() != Some(&AF_BRIDGE) {

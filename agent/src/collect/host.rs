@@ -3,7 +3,7 @@
 //! Read by hand and by root path: `sysinfo` opens many more files than are needed here.
 
 mod sensors;
-mod start;
+pub(crate) mod start;
 
 use std::path::Path;
 
@@ -84,7 +84,7 @@ fn is_one_cpu(line: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn ticks(stat: &str) -> Option<Ticks> {
+pub(crate) fn ticks(stat: &str) -> Option<Ticks> {
     let line = stat.lines().find_map(|l| l.strip_prefix("cpu "))?;
     // user nice system idle iowait irq softirq steal; guest time is part of user time already.
     let fields: Vec<u64> = line
@@ -112,7 +112,7 @@ fn busy_percent(before: Ticks, after: Ticks) -> Option<f32> {
     Some((busy as f64 * 100.0 / total as f64) as f32)
 }
 
-fn loads(text: &str) -> [f32; 3] {
+pub(crate) fn loads(text: &str) -> [f32; 3] {
     let mut loads = [0.0; 3];
     for (load, word) in loads.iter_mut().zip(text.split_ascii_whitespace()) {
         *load = word
@@ -124,7 +124,7 @@ fn loads(text: &str) -> [f32; 3] {
     loads
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         if words.next() == Some(name) {

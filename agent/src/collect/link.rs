@@ -2,7 +2,7 @@
 
 mod detail;
 mod settings;
-mod vlan;
+pub(crate) mod vlan;
 
 use aizen_protocol::record::{Link, LinkCounters, LinkDetail, OperState};
 
@@ -49,7 +49,7 @@ fn filtering(links: &[Link]) -> Vec<u32> {
 }
 
 /// Reads one `RTM_NEWLINK`: `struct ifinfomsg` and attributes.
-fn decode(message: &[u8]) -> Option<Link> {
+pub(crate) fn decode(message: &[u8]) -> Option<Link> {
     let flags = u32_at(message, 8)?;
     let mut link = Link {
         index: u32_at(message, 4)?,

@@ -1,8 +1,8 @@
 //! Recent lines of log, from the journal or from files of syslog: hostile text that anybody on the device may have
 //! written.
 
-mod journal;
-mod syslog;
+pub(crate) mod journal;
+pub(crate) mod syslog;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -29,7 +29,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<Neighbour>>, CollectError> {
     Ok(dump.seen("neighbours"))
 }
 
-fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
+pub(crate) fn decode(message: &NeighbourMessage) -> Option<Neighbour> {
     let mut address: Option<IpAddr> = None;
     let (mut mac, mut confirmed) = (None, None);
     for attribute in &message.attributes {

@@ -22,7 +22,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<NeighbourTable>>, CollectError>
 
 /// Reads one `RTM_NEWNEIGHTBL`: `struct ndtmsg` and attributes. None if it can't be right; no table for another family
 /// or for what is about one interface.
-fn decode(message: &[u8]) -> Option<Option<NeighbourTable>> {
+pub(crate) fn decode(message: &[u8]) -> Option<Option<NeighbourTable>> {
     let family = match *message.first()? {
         AF_INET => 4,
         AF_INET6 => 6,

@@ -43,7 +43,7 @@ pub(crate) fn collect(root: &Path) -> Seen<Pressure> {
     Seen { value, gaps }
 }
 
-fn stall(text: &str, kind: &str) -> Option<Stall> {
+pub(crate) fn stall(text: &str, kind: &str) -> Option<Stall> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;

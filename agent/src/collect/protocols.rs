@@ -1,7 +1,7 @@
 //! What the kernel counts of IP, ICMP, TCP and UDP (proc_pid_net(5), Documentation/networking/snmp_counter.rst), and its
 //! TCP sockets.
 
-mod sockets;
+pub(crate) mod sockets;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ pub(crate) fn collect(root: &Path, deadline: Duration) -> Result<Seen<Protocols>
 }
 
 /// Lines in pairs, `Tcp: NAME …` and `Tcp: NUMBER …`.
-fn pairs(text: &str, counters: &mut BTreeMap<String, u64>) {
+pub(crate) fn pairs(text: &str, counters: &mut BTreeMap<String, u64>) {
     let mut lines = text.lines();
     while let (Some(names), Some(numbers)) = (lines.next(), lines.next()) {
         let (Some((group, names)), Some((same, numbers))) =
@@ -70,7 +70,7 @@ fn pairs(text: &str, counters: &mut BTreeMap<String, u64>) {
 }
 
 /// One counter a line, `Ip6InReceives NUMBER`.
-fn single(text: &str, counters: &mut BTreeMap<String, u64>) {
+pub(crate) fn single(text: &str, counters: &mut BTreeMap<String, u64>) {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(word), Some(Ok(number))) = (words.next(), words.next().map(str::parse)) else {

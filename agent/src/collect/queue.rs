@@ -18,7 +18,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<Queue>>, CollectError> {
 }
 
 /// Reads one `RTM_NEWQDISC`: `struct tcmsg` and attributes.
-fn decode(message: &[u8]) -> Option<Queue> {
+pub(crate) fn decode(message: &[u8]) -> Option<Queue> {
     let mut queue = Queue {
         link: u32_at(message, 4)?,
         handle: u32_at(message, 8)?,

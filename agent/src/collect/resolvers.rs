@@ -33,7 +33,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Reads what the C library would; a line that it would pass over is passed over, and named if it was meant to be a
 /// name server.
-fn parse(bytes: &[u8]) -> Seen<Resolvers> {
+pub(crate) fn parse(bytes: &[u8]) -> Seen<Resolvers> {
     let mut value = Resolvers::default();
     let mut gaps = Vec::new();
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {

@@ -1,6 +1,6 @@
 //! Routes of all tables, and the way to one target.
 
-mod next_hop;
+pub(crate) mod next_hop;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -123,7 +123,7 @@ fn width(address: IpAddr) -> u8 {
 }
 
 /// The route, and the number of its next-hop object.
-fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
+pub(crate) fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
     let header = &message.header;
     let any: IpAddr = match header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),

@@ -24,7 +24,7 @@ pub(crate) async fn collect() -> Result<Seen<Vec<Rule>>, CollectError> {
     Ok(dump.seen("rules"))
 }
 
-fn decode(message: &RuleMessage) -> Option<Rule> {
+pub(crate) fn decode(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
     let family = match header.family {
         AddressFamily::Inet => 4,

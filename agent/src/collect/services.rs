@@ -27,7 +27,7 @@ pub(crate) fn collect(root: &Path, deadline: Duration) -> Result<Seen<Vec<Servic
 
 /// One service of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Unit {
+pub(crate) struct Unit {
     name: String,
     path: String,
     state: ServiceState,
@@ -75,7 +75,7 @@ fn list(bus: &mut Bus) -> Result<Vec<Unit>, DbusError> {
 }
 
 /// `a(ssssssouso)`: name, description, load state, active state, sub state, followed unit, path, job, its type, its path.
-fn units(answer: &Message) -> Option<Vec<Unit>> {
+pub(crate) fn units(answer: &Message) -> Option<Vec<Unit>> {
     let mut body = answer.body();
     let end = body.array(8)?;
     let mut units = Vec::new();
@@ -205,14 +205,14 @@ fn value<T>(
     }
 }
 
-fn text(message: &Message) -> Option<String> {
+pub(crate) fn text(message: &Message) -> Option<String> {
     let mut body = message.body();
     let text = (body.signature()? == "s").then(|| body.text())??;
     let plain = text.chars().filter(|c| !c.is_control());
     Some(plain.take(MAX_TEXT).collect::<String>()).filter(|text| !text.is_empty())
 }
 
-fn number(message: &Message) -> Option<i32> {
+pub(crate) fn number(message: &Message) -> Option<i32> {
     let mut body = message.body();
     (body.signature()? == "i").then(|| body.i32())?
 }

@@ -88,7 +88,7 @@ fn request(cookie: [u8; 8]) -> [u8; PACKET] {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reply {
+pub(crate) struct Reply {
     offset_ms: Option<i64>,
     rtt: Duration,
     stratum: u8,
@@ -96,7 +96,12 @@ struct Reply {
 
 /// Judges a datagram; none if it is no answer to the request with this cookie. The offset is left out where the server
 /// says that its own clock can't be used.
-fn judge(datagram: &[u8], cookie: [u8; 8], sent: Timestamp, rtt: Duration) -> Option<Reply> {
+pub(crate) fn judge(
+    datagram: &[u8],
+    cookie: [u8; 8],
+    sent: Timestamp,
+    rtt: Duration,
+) -> Option<Reply> {
     let packet: &[u8; PACKET] = datagram.first_chunk()?;
     let version = packet[0] >> 3 & 0b111;
     if packet[0] & 0b111 != MODE_SERVER

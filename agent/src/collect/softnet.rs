@@ -18,7 +18,7 @@ pub(crate) fn collect(root: &Path) -> Result<Seen<Vec<Softnet>>, CollectError> {
 
 /// One line a processor that is online, all columns hexadecimal. Since Linux 5.10 column 13 names the processor; before
 /// that it is the line's number.
-fn parse(text: &str) -> Vec<Softnet> {
+pub(crate) fn parse(text: &str) -> Vec<Softnet> {
     text.lines()
         .take(MAX_CPUS)
         .enumerate()

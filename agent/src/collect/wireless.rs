@@ -1,7 +1,7 @@
 //! Wi-Fi: interfaces, channels, stations and what happened on the air (nl80211, linux/nl80211.h).
 
-mod decode;
-mod event;
+pub(crate) mod decode;
+pub(crate) mod event;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -80,7 +80,7 @@ fn discover(mac: Mac, xid: [u8; 4]) -> Vec<u8> {
 }
 
 /// An OFFER or NAK to our DISCOVER; anything else is none.
-fn offer(bytes: &[u8], mac: Mac, xid: [u8; 4]) -> Option<DhcpOffer> {
+pub(crate) fn offer(bytes: &[u8], mac: Mac, xid: [u8; 4]) -> Option<DhcpOffer> {
     let (server_mac, packet) = payload(bytes, ETHERTYPE_IPV4)?;
     let message = datagram(packet)?;
     let (head, options) = message.split_first_chunk::<FIXED>()?;

@@ -89,13 +89,13 @@ fn unseen_tables() -> Vec<String> {
 }
 
 /// One table, chain or rule as the kernel tells it.
-struct Object<'a> {
+pub(crate) struct Object<'a> {
     family: u8,
     attributes: Attributes<'a>,
 }
 
 impl<'a> Object<'a> {
-    fn of(payload: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(payload: &'a [u8]) -> Option<Self> {
         let (header, attributes) = payload.split_first_chunk::<NFGENMSG>()?;
         Some(Self {
             family: header[0],
@@ -105,7 +105,7 @@ impl<'a> Object<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Ruleset {
+pub(crate) struct Ruleset {
     dormant: BTreeSet<(u8, String)>,
     chains: Vec<FilterChain>,
     places: BTreeMap<(u8, String, String), usize>,
@@ -116,7 +116,7 @@ struct Ruleset {
 }
 
 impl Ruleset {
-    fn take_table(&mut self, object: &Object<'_>) {
+    pub(crate) fn take_table(&mut self, object: &Object<'_>) {
         let flags = object.attributes.be32(NFTA_TABLE_FLAGS).unwrap_or(0);
         if flags & NFT_TABLE_F_DORMANT != 0
             && let Some(name) = object.attributes.text(NFTA_TABLE_NAME)
@@ -130,7 +130,7 @@ impl Ruleset {
         }
     }
 
-    fn take_chain(&mut self, object: &Object<'_>) {
+    pub(crate) fn take_chain(&mut self, object: &Object<'_>) {
         let (Some(table), Some(chain)) = (
             object.attributes.text(NFTA_CHAIN_TABLE),
             object.attributes.text(NFTA_CHAIN_NAME),
@@ -164,7 +164,7 @@ impl Ruleset {
         });
     }
 
-    fn take_rule(&mut self, object: &Object<'_>) {
+    pub(crate) fn take_rule(&mut self, object: &Object<'_>) {
         let (Some(table), Some(chain)) = (
             object.attributes.text(rule::NFTA_RULE_TABLE),
             object.attributes.text(rule::NFTA_RULE_CHAIN),
@@ -188,7 +188,7 @@ impl Ruleset {
         chain.rules.push(rule::decode(object.attributes));
     }
 
-    fn seen(mut self) -> Seen {
+    pub(crate) fn seen(mut self) -> Seen {
         for (beyond, what) in [(self.chains_beyond, "chains"), (self.rules_beyond, "rules")] {
             if beyond > 0 {
                 self.gaps.push(format!(

@@ -60,7 +60,7 @@ fn drain(mut file: File, lines: &mut Lines) -> io::Result<()> {
 
 /// The newest lines that matter.
 #[derive(Debug)]
-struct Lines {
+pub(crate) struct Lines {
     now: Timestamp,
     since_start: Duration,
     kept: VecDeque<LogLine>,
@@ -68,7 +68,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(now: Timestamp, since_start: Duration) -> Self {
+    pub(crate) fn new(now: Timestamp, since_start: Duration) -> Self {
         Self {
             now,
             since_start,
@@ -77,7 +77,7 @@ impl Lines {
         }
     }
 
-    fn take(&mut self, message: &[u8]) {
+    pub(crate) fn take(&mut self, message: &[u8]) {
         let Some(message) = Message::of(message) else {
             return;
         };
@@ -101,7 +101,7 @@ impl Lines {
         });
     }
 
-    fn seen(self) -> Seen {
+    pub(crate) fn seen(self) -> Seen {
         let mut gaps = Vec::new();
         if self.beyond > 0 {
             gaps.push(format!(

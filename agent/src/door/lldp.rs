@@ -40,14 +40,14 @@ pub(super) async fn see(dev: &str, wait: Duration) -> Result<Seen, DoorError> {
 
 /// One announcement.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+pub(crate) struct Told {
     said: Lldp,
     /// A time to live of zero: the station says good-bye (9.2.7.7.3).
     leaves: bool,
 }
 
 /// The TLVs of one frame. Chassis, port and time to live come first and in this order (8.2), or it is none.
-fn decode(data: &[u8], link: u32) -> Option<Told> {
+pub(crate) fn decode(data: &[u8], link: u32) -> Option<Told> {
     let mut tlvs = Tlvs(data);
     let (CHASSIS, chassis) = tlvs.next()? else {
         return None;

@@ -2,8 +2,8 @@
 //!
 //! It needs CAP_NET_ADMIN and Linux 5.13. A port without a module, or whose driver gives no access, is left out.
 
-mod qsfp;
-mod sfp;
+pub(crate) mod qsfp;
+pub(crate) mod sfp;
 
 use std::io;
 
@@ -83,7 +83,7 @@ fn is_faulty(error: &io::Error) -> bool {
 }
 
 /// One page of 128 bytes.
-type Page = [u8; PAGE];
+pub(crate) type Page = [u8; PAGE];
 
 /// The memory of one module.
 struct Memory {

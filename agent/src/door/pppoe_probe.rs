@@ -55,7 +55,7 @@ fn initiation(mac: Mac, host: [u8; 8]) -> Vec<u8> {
 }
 
 /// Address and name of the concentrator of a PADO to our PADI.
-fn offer(bytes: &[u8], host: [u8; 8]) -> Option<(Mac, String)> {
+pub(crate) fn offer(bytes: &[u8], host: [u8; 8]) -> Option<(Mac, String)> {
     let (mac, message) = payload(bytes, ETHERTYPE_DISCOVERY)?;
     let (&[VERSION_AND_TYPE, PADO, 0, 0, l0, l1], rest) = message.split_first_chunk::<6>()? else {
         return None;

@@ -67,7 +67,7 @@ fn solicitation(mac: Mac, from: Option<Ipv6Addr>) -> Vec<u8> {
 }
 
 /// Zero for a message that carries the right one.
-fn icmp_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
+pub(crate) fn icmp_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len())
         .unwrap_or_default()
         .to_be_bytes();
@@ -81,7 +81,7 @@ fn icmp_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
 }
 
 /// An advertisement that passes the checks of 6.1.2.
-fn advertisement(bytes: &[u8]) -> Option<Advertisement> {
+pub(crate) fn advertisement(bytes: &[u8]) -> Option<Advertisement> {
     let (_, packet) = payload(bytes, ETHERTYPE_IPV6)?;
     let (head, rest) = packet.split_first_chunk::<40>()?;
     let length = usize::from(u16::from_be_bytes([head[4], head[5]]));

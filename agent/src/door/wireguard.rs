@@ -48,7 +48,7 @@ pub(super) async fn see() -> Result<Seen, DoorError> {
 
 /// One interface, put together from several messages.
 #[derive(Debug)]
-struct Device {
+pub(crate) struct Device {
     interface: WireGuard,
     peers_beyond: usize,
     allowed_beyond: usize,
@@ -57,7 +57,7 @@ struct Device {
 }
 
 impl Device {
-    fn new(link: u32) -> Self {
+    pub(crate) fn new(link: u32) -> Self {
         Self {
             interface: WireGuard {
                 link,
@@ -71,7 +71,7 @@ impl Device {
     }
 
     /// Takes one message. `now` is the wall clock in seconds, as handshakes are told by it.
-    fn take(&mut self, message: Attributes<'_>, now: i64) {
+    pub(crate) fn take(&mut self, message: Attributes<'_>, now: i64) {
         if let Some(port) = message.ne16(WGDEVICE_A_LISTEN_PORT) {
             self.interface.port = port;
         }
@@ -111,7 +111,7 @@ impl Device {
         }
     }
 
-    fn end(self, name: &str, gaps: &mut Vec<String>) -> WireGuard {
+    pub(crate) fn end(self, name: &str, gaps: &mut Vec<String>) -> WireGuard {
         if self.peers_beyond > 0 {
             gaps.push(format!(
                 "{name}: {} more peers were left out",

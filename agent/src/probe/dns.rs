@@ -5,13 +5,13 @@
 
 mod client;
 mod cursor;
-mod data;
+pub(crate) mod data;
 mod https;
 mod kind;
 mod lookup;
-mod message;
-mod name;
-mod question;
+pub(crate) mod message;
+pub(crate) mod name;
+pub(crate) mod question;
 mod server;
 mod stream;
 mod udp;

@@ -23,7 +23,7 @@ pub(super) fn inode(socket: impl AsFd) -> Option<u64> {
     Some(rustix::fs::fstat(socket).ok()?.st_ino)
 }
 
-fn find(table: &str, inode: u64) -> Option<u32> {
+pub(crate) fn find(table: &str, inode: u64) -> Option<u32> {
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         // sl local remote st tx:rx tr:when retrnsmt uid timeout inode ref pointer drops

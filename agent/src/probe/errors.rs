@@ -123,7 +123,7 @@ fn entry(message: &RecvMsg<'_, '_, SockaddrStorage>) -> Entry {
     decode(error, stamp, to, message.iovs().next().unwrap_or_default())
 }
 
-fn decode(
+pub(crate) fn decode(
     error: Option<(libc::sock_extended_err, Option<IpAddr>)>,
     stamp: Option<u64>,
     to: Option<SocketAddr>,

@@ -11,7 +11,7 @@ pub(crate) enum Judged {
 
 /// The first bytes of every payload that is long enough: which run of the program sent it, and which probe it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     pub(super) run: u32,
     pub(super) serial: u32,
 }
@@ -100,7 +100,7 @@ pub(crate) fn judge(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Judged 
 }
 
 /// The number of the echo request of ours that an ICMP error quotes. Routers quote at least these 8 bytes.
-pub(super) fn quoted(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Option<u16> {
+pub(crate) fn quoted(icmp: &[u8], ipv4: bool, identifier: Option<u16>) -> Option<u16> {
     let (kind, code, ident, number) = header(icmp)?;
     let echo = kind == if ipv4 { ECHO_V4 } else { ECHO_V6 };
     (echo && code == 0 && identifier.is_none_or(|wanted| wanted == ident)).then_some(number)
@@ -117,7 +117,7 @@ fn header(icmp: &[u8]) -> Option<(u8, u8, u16, u16)> {
 }
 
 /// The ICMP message inside an IPv4 packet, as a raw socket brings it (raw(7)).
-pub(super) fn inside_ipv4(packet: &[u8]) -> Option<&[u8]> {
+pub(crate) fn inside_ipv4(packet: &[u8]) -> Option<&[u8]> {
     let header = usize::from(packet.first()? & 0x0f) * 4;
     packet.get(header..)
 }

@@ -1,6 +1,6 @@
 //! A TLS handshake that sees the peer's certificate whatever is wrong with it, and judges it afterwards.
 
-mod certificate;
+pub(crate) mod certificate;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

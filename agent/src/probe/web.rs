@@ -1,7 +1,7 @@
 //! HTTP/1.1 (RFC 9112), as much as a probe needs: one question, one bounded answer, from servers that may be hostile.
 
-mod response;
-mod url;
+pub(crate) mod response;
+pub(crate) mod url;
 
 use std::net::SocketAddr;
 

@@ -24,7 +24,7 @@ struct Head {
 
 /// What is wrong with a recording.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum RecordingError {
+pub(crate) enum RecordingError {
     #[error("can't write the recording {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("can't read the recording {}: {source}", path.display())]
@@ -70,7 +70,7 @@ pub(super) fn write(path: &Path, records: &[Sanitized<Record>]) -> Result<(), Re
 }
 
 /// Reads one. The file may come from anybody: sizes are bounded, and a line that isn't ours ends the reading.
-pub(super) fn read(path: &Path) -> Result<Vec<Record>, RecordingError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Record>, RecordingError> {
     let failed = |source| RecordingError::Read {
         path: path.to_owned(),
         source,

@@ -94,7 +94,7 @@ fn link_name(root: &Path, index: &str) -> Option<String> {
 
 /// `NAME=VALUE` lines of systemd's client, which NetworkManager took over. Times in it count from its last writing, which
 /// is not when the lease was obtained.
-fn assigned(link: &str, client: &str, text: &str) -> Option<Lease> {
+pub(crate) fn assigned(link: &str, client: &str, text: &str) -> Option<Lease> {
     let value = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
@@ -113,7 +113,7 @@ fn assigned(link: &str, client: &str, text: &str) -> Option<Lease> {
 }
 
 /// `lease { … }` blocks (dhclient.leases(5)), the last of each link last.
-fn blocks(text: &str) -> Vec<Lease> {
+pub(crate) fn blocks(text: &str) -> Vec<Lease> {
     let mut leases: BTreeMap<String, Lease> = BTreeMap::new();
     for block in text.split("lease {").skip(1) {
         let block = block.split('}').next().unwrap_or_default();
@@ -158,7 +158,12 @@ fn date(text: &str) -> Option<Timestamp> {
 }
 
 /// The packet that dhcpcd keeps; the file's time is when it came.
-fn kept(link: &str, client: &str, bytes: &[u8], written: Option<SystemTime>) -> Option<Lease> {
+pub(crate) fn kept(
+    link: &str,
+    client: &str,
+    bytes: &[u8],
+    written: Option<SystemTime>,
+) -> Option<Lease> {
     let given = packet::read(bytes)?;
     let obtained = written.and_then(|time| Timestamp::try_from(time).ok());
     let expires = obtained

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// What is read of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given {
+pub(crate) struct Given {
     pub(super) address: Ipv4Addr,
     pub(super) server: Option<IpAddr>,
     pub(super) routers: Vec<IpAddr>,
@@ -14,7 +14,7 @@ pub(super) struct Given {
 }
 
 /// Reads a packet; none if it is none.
-pub(super) fn read(packet: &[u8]) -> Option<Given> {
+pub(crate) fn read(packet: &[u8]) -> Option<Given> {
     let is_reply = packet.first() == Some(&BOOTREPLY);
     let has_cookie = packet.get(COOKIE..OPTIONS)? == [99, 130, 83, 99];
     let address = Ipv4Addr::from(*packet.get(YIADDR..)?.first_chunk::<4>()?);

@@ -47,7 +47,7 @@ fn dnsmasq(root: &Path, now: Timestamp, gaps: &mut Vec<String>) -> Vec<Pool> {
 }
 
 /// The values of a setting, comments removed.
-fn settings<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn settings<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| {
         let line = line.split('#').next().unwrap_or_default().trim();
         let rest = line.strip_prefix(name)?.trim_start().strip_prefix('=')?;
@@ -56,7 +56,7 @@ fn settings<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 /// `[tag:…,]FIRST,LAST,…`; ranges without an end serve fixed hosts or advertise only.
-fn range(value: &str) -> Option<(IpAddr, IpAddr)> {
+pub(crate) fn range(value: &str) -> Option<(IpAddr, IpAddr)> {
     let mut words = value.split(',').map(str::trim);
     let first = words.find_map(|word| word.parse::<IpAddr>().ok())?;
     let last: IpAddr = words.next()?.parse().ok()?;
@@ -82,7 +82,7 @@ fn leases(root: &Path, named: Option<PathBuf>, gaps: &mut Vec<String>) -> Option
 }
 
 /// `EXPIRY MAC ADDRESS NAME ID`, the expiry in seconds since 1970, 0 for never.
-fn held(leases: &str, now: Timestamp) -> Vec<IpAddr> {
+pub(crate) fn held(leases: &str, now: Timestamp) -> Vec<IpAddr> {
     leases
         .lines()
         .filter_map(|line| {
@@ -127,7 +127,7 @@ fn isc(root: &Path, gaps: &mut Vec<String>) -> Vec<Pool> {
 }
 
 /// `lease ADDRESS { … binding state active; … }` (dhcpd.leases(5)); the last of an address counts.
-fn active(text: &str) -> Vec<IpAddr> {
+pub(crate) fn active(text: &str) -> Vec<IpAddr> {
     let mut last = BTreeMap::new();
     for block in text.split("\nlease ") {
         let Some((address, rest)) = block.split_once('{') else {
@@ -149,7 +149,7 @@ fn active(text: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-fn pools(server: &str, ranges: &[(IpAddr, IpAddr)], held: &[IpAddr]) -> Vec<Pool> {
+pub(crate) fn pools(server: &str, ranges: &[(IpAddr, IpAddr)], held: &[IpAddr]) -> Vec<Pool> {
     ranges
         .iter()
         .take(MAX_POOLS)

@@ -44,7 +44,7 @@ fn texts(files: &[PathBuf]) -> Vec<String> {
 }
 
 /// `iface NAME inet dhcp`.
-fn ifupdown(text: &str) -> Vec<String> {
+pub(crate) fn ifupdown(text: &str) -> Vec<String> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
@@ -57,7 +57,7 @@ fn ifupdown(text: &str) -> Vec<String> {
 }
 
 /// The patterns of `[Match] Name=` if `[Network] DHCP=` is on.
-fn networkd(text: &str) -> Vec<String> {
+pub(crate) fn networkd(text: &str) -> Vec<String> {
     let (mut section, mut patterns, mut dhcp) = ("", Vec::new(), false);
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
@@ -82,7 +82,7 @@ fn networkd(text: &str) -> Vec<String> {
 }
 
 /// `config interface` with `option proto 'dhcp'`: its device, or its name.
-fn openwrt(text: &str) -> Vec<String> {
+pub(crate) fn openwrt(text: &str) -> Vec<String> {
     text.split("\nconfig ")
         .filter_map(|section| {
             let section = section.strip_prefix("config ").unwrap_or(section);
@@ -108,7 +108,7 @@ fn bare(value: &str) -> &str {
 }
 
 /// Shell patterns with `*` and `?`; a leading `!` turns the meaning, which selects nothing by itself.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), name.chars().collect());
     let (mut at, mut star) = ((0, 0), None);

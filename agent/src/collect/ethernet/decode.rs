@@ -10,7 +10,7 @@ use crate::collect::netlink::generic;
 
 /// One `ETHTOOL_MSG_LINKMODES_GET_REPLY`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Modes {
+pub(crate) struct Modes {
     pub(super) link: u32,
     speed: Option<u32>,
     duplex: Option<Duplex>,
@@ -21,7 +21,7 @@ pub(super) struct Modes {
 }
 
 impl Modes {
-    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (_, body) = generic::command(payload)?;
         let mut modes = Self {
             link: link(body, super::HEADER)?,
@@ -66,13 +66,13 @@ impl Modes {
 
 /// One `ETHTOOL_MSG_LINKSTATE_GET_REPLY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) link: u32,
     pub(super) reason: Option<String>,
 }
 
 impl State {
-    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (_, body) = generic::command(payload)?;
         Some(Self {
             link: link(body, super::HEADER)?,
@@ -85,13 +85,13 @@ impl State {
 
 /// One `ETHTOOL_MSG_STATS_GET_REPLY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Statistics {
+pub(crate) struct Statistics {
     pub(super) link: u32,
     pub(super) totals: BTreeMap<String, u64>,
 }
 
 impl Statistics {
-    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (_, body) = generic::command(payload)?;
         let mut totals = BTreeMap::new();
         for group in attributes(body).filter(|a| a.kind == GROUP) {

@@ -10,7 +10,7 @@ use crate::collect::{CollectError, Seen};
 
 /// The VLANs of one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Vlans {
+pub(crate) struct Vlans {
     link: u32,
     pvid: Option<u16>,
     carried: Vec<u16>,
@@ -51,7 +51,7 @@ pub(super) fn tell(links: &mut [Link], filtering: &[u32], vlans: Vec<Vlans>) {
     }
 }
 
-fn decode(message: &[u8]) -> Option<Vlans> {
+pub(crate) fn decode(message: &[u8]) -> Option<Vlans> {
     let mut vlans = Vlans {
         link: u32_at(message, 4)?,
         ..Vlans::default()

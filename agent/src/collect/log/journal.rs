@@ -20,7 +20,7 @@ use crate::collect::file;
 
 /// Why a file can't be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JournalError {
+pub(crate) enum JournalError {
     /// Opening or reading failed.
     #[error(transparent)]
     Read(#[from] io::Error),
@@ -37,18 +37,18 @@ pub(super) enum JournalError {
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Nothing older.
-    pub(super) since: Timestamp,
+    pub(crate) since: Timestamp,
     /// When to stop looking.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
     /// How many entries at most.
-    pub(super) most: usize,
+    pub(crate) most: usize,
 }
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) at: Timestamp,
     pub(super) program: String,
     pub(super) severity: u8,
@@ -57,15 +57,15 @@ pub(super) struct Entry {
 
 /// Entries from the end of a file, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tail {
-    pub(super) entries: Vec<Entry>,
+pub(crate) struct Tail {
+    pub(crate) entries: Vec<Entry>,
     /// Entries whose message is compressed.
     pub(super) compressed: usize,
 }
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     blocks: Blocks,
     header_size: u64,
     compact: bool,
@@ -92,7 +92,7 @@ enum Meaning {
 
 impl Journal {
     /// Reads the header.
-    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, JournalError> {
         let mut blocks = Blocks::new(file::open(path)?)?;
         let signature = blocks.bytes(0, 8).map_err(no_journal)?;
         if signature != *b"LPKSHHRH" {
@@ -116,7 +116,7 @@ impl Journal {
     }
 
     /// Entries of programs that are told, the newest first.
-    pub(super) fn tail(
+    pub(crate) fn tail(
         &mut self,
         wanted: &Wanted,
         is_told: &dyn Fn(&str, u8) -> bool,

@@ -11,15 +11,15 @@ use crate::collect::file;
 
 /// One line, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     pub(super) at: Timestamp,
     pub(super) program: String,
-    pub(super) severity: u8,
+    pub(crate) severity: u8,
     pub(super) text: &'a str,
 }
 
 /// The last [`MAX_TAIL`] bytes, from the beginning of a line.
-pub(super) fn tail(path: &Path) -> io::Result<String> {
+pub(crate) fn tail(path: &Path) -> io::Result<String> {
     let mut file = file::open(path)?;
     let length = file.metadata()?.len();
     let start = length.saturating_sub(MAX_TAIL);
@@ -34,7 +34,7 @@ pub(super) fn tail(path: &Path) -> io::Result<String> {
 }
 
 /// Reads one line; `now` gives the year that RFC 3164 leaves out, `zone` the place.
-pub(super) fn line<'a>(line: &'a str, now: Timestamp, zone: &TimeZone) -> Option<Line<'a>> {
+pub(crate) fn line<'a>(line: &'a str, now: Timestamp, zone: &TimeZone) -> Option<Line<'a>> {
     let (severity, rest) = priority(line);
     if let Some(rest) = rest.strip_prefix("1 ") {
         return structured(severity, rest);

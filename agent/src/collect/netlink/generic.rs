@@ -48,7 +48,7 @@ pub(crate) fn command(payload: &[u8]) -> Option<(u8, &[u8])> {
     Some((command, rest))
 }
 
-fn decode(payload: &[u8]) -> Option<Family> {
+pub(crate) fn decode(payload: &[u8]) -> Option<Family> {
     let (_, body) = command(payload)?;
     let mut family = Family {
         id: find(body, CTRL_ATTR_FAMILY_ID)?.u16()?,

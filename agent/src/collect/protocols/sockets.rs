@@ -26,7 +26,7 @@ pub(super) struct Sockets {
 
 /// One TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Socket {
+pub(crate) struct Socket {
     state: u8,
     port: u16,
     /// An IPv4 address stands mapped.
@@ -163,7 +163,7 @@ fn errno(payload: &[u8]) -> i32 {
 }
 
 /// `struct inet_diag_msg`.
-fn decode(message: &[u8]) -> Option<Socket> {
+pub(crate) fn decode(message: &[u8]) -> Option<Socket> {
     let (family, state) = (*message.first()?, *message.get(1)?);
     let word = |at: usize| {
         let bytes = message.get(at..)?.first_chunk()?;
@@ -198,7 +198,7 @@ fn listed(net: &Path) -> (Sockets, bool) {
 }
 
 /// `0: LOCAL:PORT REMOTE:PORT STATE …`, hexadecimal, addresses in words of the machine's byte order.
-fn line(line: &str) -> Option<Socket> {
+pub(crate) fn line(line: &str) -> Option<Socket> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (_, port) = words.next()?.split_once(':')?;
     let (remote, _) = words.next()?.split_once(':')?;

@@ -15,7 +15,7 @@ pub(super) type Objects = BTreeMap<u32, Object>;
 
 /// One object: a way, or a group of other objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object {
+pub(crate) struct Object {
     gateway: Option<IpAddr>,
     link: Option<u32>,
     dead: bool,
@@ -58,7 +58,7 @@ pub(super) fn resolve(route: &mut Route, object: u32, objects: &Objects) -> bool
 }
 
 /// Reads one `RTM_NEWNEXTHOP`: `struct nhmsg` and attributes.
-fn decode(message: &[u8]) -> Option<(u32, Object)> {
+pub(crate) fn decode(message: &[u8]) -> Option<(u32, Object)> {
     let mut object = Object {
         dead: u32_at(message, 4)? & super::DEAD != 0,
         ..Object::default()

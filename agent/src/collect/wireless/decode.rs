@@ -8,7 +8,7 @@ use crate::collect::netlink::generic;
 
 /// One `NL80211_CMD_NEW_INTERFACE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Interface {
+pub(crate) struct Interface {
     /// Number of the radio (`NL80211_ATTR_WIPHY`).
     pub(super) radio: Option<u32>,
     pub(super) told: Wireless,
@@ -16,7 +16,7 @@ pub(super) struct Interface {
 
 impl Interface {
     /// None if it can't be right; no interface for what is no link (P2P devices).
-    pub(super) fn decode(payload: &[u8]) -> Option<Option<Self>> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Option<Self>> {
         let (_, body) = generic::command(payload)?;
         let Some(link) = find(body, IFINDEX).and_then(Attribute::u32) else {
             return Some(None);
@@ -59,7 +59,7 @@ pub(super) fn nothing_but(link: u32) -> Wireless {
 
 /// One channel of `NL80211_CMD_NEW_SURVEY_RESULTS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Survey {
+pub(crate) struct Survey {
     pub(super) frequency_mhz: u32,
     pub(super) in_use: bool,
     pub(super) noise_dbm: Option<i8>,
@@ -68,7 +68,7 @@ pub(super) struct Survey {
 }
 
 /// None for what names no channel.
-pub(super) fn survey(payload: &[u8]) -> Option<Survey> {
+pub(crate) fn survey(payload: &[u8]) -> Option<Survey> {
     let (_, body) = generic::command(payload)?;
     let info = find(body, SURVEY_INFO)?.value;
     Some(Survey {
@@ -81,7 +81,7 @@ pub(super) fn survey(payload: &[u8]) -> Option<Survey> {
 }
 
 /// One `NL80211_CMD_NEW_STATION`.
-pub(super) fn station(payload: &[u8]) -> Option<Station> {
+pub(crate) fn station(payload: &[u8]) -> Option<Station> {
     let (_, body) = generic::command(payload)?;
     let info = find(body, STA_INFO).map_or(&[][..], |info| info.value);
     let number = |kind| find(info, kind).and_then(Attribute::u32);

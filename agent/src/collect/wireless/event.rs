@@ -9,7 +9,7 @@ use crate::collect::netlink::generic;
 
 /// What happened, where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     pub(super) link: Option<u32>,
     /// Number of the radio, where the kernel names no interface.
     pub(super) radio: Option<u32>,
@@ -19,7 +19,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// None for what is of no interest or can't be right.
-    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (command, body) = generic::command(payload)?;
         let (station, change) = match command {
             DEAUTHENTICATE | DISASSOCIATE | UNPROT_DEAUTHENTICATE | UNPROT_DISASSOCIATE => {

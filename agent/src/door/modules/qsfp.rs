@@ -5,12 +5,12 @@ use aizen_protocol::record::Module;
 use super::{Page, dbm, part, word};
 
 /// There are pages above the first (byte 2, `Flat_mem`).
-pub(super) fn has_pages(lower: &Page) -> bool {
+pub(crate) fn has_pages(lower: &Page) -> bool {
     lower[2] & 0x04 == 0
 }
 
 /// Decodes the pages; places of upper pages count from 128 in the standard.
-pub(super) fn decode(lower: &Page, upper: &Page, thresholds: Option<&Page>) -> Module {
+pub(crate) fn decode(lower: &Page, upper: &Page, thresholds: Option<&Page>) -> Module {
     let module = Module {
         part: part(&upper[148 - 128..164 - 128], &upper[168 - 128..184 - 128]),
         ..Module::default()

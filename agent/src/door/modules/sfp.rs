@@ -5,12 +5,12 @@ use aizen_protocol::record::Module;
 use super::{Page, dbm, part, word};
 
 /// The module measures itself, and without an address change that the kernel doesn't do (byte 92).
-pub(super) fn is_watched(identity: &Page) -> bool {
+pub(crate) fn is_watched(identity: &Page) -> bool {
     identity[92] & 0x40 != 0 && identity[92] & 0x04 == 0
 }
 
 /// Decodes both pages; without the second, identity alone.
-pub(super) fn decode(identity: &Page, diagnostics: Option<&Page>) -> Module {
+pub(crate) fn decode(identity: &Page, diagnostics: Option<&Page>) -> Module {
     let module = Module {
         part: part(&identity[20..36], &identity[40..56]),
         ..Module::default()

@@ -71,7 +71,7 @@ impl DomainName {
 
     /// The name that begins at `start` of `message`, and where it ends there. Pointers must lead backwards, so that
     /// they come to an end.
-    pub(super) fn read(message: &[u8], start: usize) -> Option<(Self, usize)> {
+    pub(crate) fn read(message: &[u8], start: usize) -> Option<(Self, usize)> {
         let mut wire = Vec::new();
         let (mut at, mut run) = (start, start);
         let mut after = None;

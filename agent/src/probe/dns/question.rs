@@ -28,7 +28,7 @@ pub struct Options {
 
 /// What a message says to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(crate) enum Judged {
     /// An answer to it.
     Answer(Message),
     /// Not for this question: another's, or a stranger's guess.
@@ -78,7 +78,7 @@ impl Question {
     }
 
     /// Judges what came back for the question with this number.
-    pub(super) fn judge(&self, id: u16, answer: &[u8]) -> Judged {
+    pub(crate) fn judge(&self, id: u16, answer: &[u8]) -> Judged {
         let Some([i0, i1, flags, ..]) = answer.first_chunk::<HEADER>() else {
             return Judged::Other;
         };

@@ -1,0 +1,212 @@
+//! Entries of [`crate::fuzz`]: what the kernel tells.
+
+mod files;
+
+use std::collections::BTreeMap;
+
+use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
+use netlink_packet_route::RouteNetlinkMessage;
+
+pub use self::files::*;
+use super::dbus::Message;
+use super::dbus::wire::{self, FIXED, Reader};
+use super::netlink::{attribute, generic, parts};
+use super::{
+    address, conntrack as tracking, cpu, ethernet as ethtool, fdb as forwarding, host,
+    link as links, neighbour as neighbours, neighbour_table, pressure as stalls,
+    protocols as counted, queue as queues, route as routes, rule, services, softnet as backlog,
+    wireless as radio,
+};
+use crate::fuzz::survives;
+
+/// The bytes as one message's payload, and as a datagram of messages.
+fn payloads(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::once(bytes).chain(parts(bytes).map(|part| part.payload))
+}
+
+/// Attributes, and a family of generic netlink.
+pub fn attributes(bytes: &[u8]) {
+    let held: usize = attribute::attributes(bytes)
+        .map(|a| a.value.len() + 4)
+        .sum();
+    assert!(held <= bytes.len());
+    for attribute in attribute::attributes(bytes) {
+        drop((attribute.text(), attribute.mac(), attribute.ip()));
+        assert!(attribute.inner().count() <= attribute.value.len());
+    }
+    generic::decode(bytes);
+}
+
+/// `RTM_NEWLINK` and the VLANs of bridge ports.
+pub fn link(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        if let Some(link) = links::decode(payload) {
+            survives(&link);
+        }
+        links::vlan::decode(payload);
+    }
+}
+
+/// Addresses, routes, rules and next-hop objects.
+pub fn route(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        routes::next_hop::decode(payload);
+    }
+    let Some((kind, payload)) = bytes.split_first() else {
+        return;
+    };
+    let mut header = NetlinkHeader::default();
+    // The kinds that are asked for: addresses, routes, neighbours, rules.
+    header.message_type = [20, 24, 28, 32][usize::from(*kind) % 4];
+    match RouteNetlinkMessage::deserialize(&header, payload) {
+        Ok(RouteNetlinkMessage::NewAddress(message)) => {
+            if let Some(address) = address::decode(&message) {
+                survives(&address);
+            }
+        }
+        Ok(RouteNetlinkMessage::NewRoute(message)) => {
+            if let Some((route, _)) = routes::decode(&message) {
+                survives(&route);
+            }
+        }
+        Ok(RouteNetlinkMessage::NewNeighbour(message)) => {
+            if let Some(neighbour) = neighbours::decode(&message) {
+                survives(&neighbour);
+            }
+        }
+        Ok(RouteNetlinkMessage::NewRule(message)) => {
+            if let Some(rule) = rule::decode(&message) {
+                survives(&rule);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Tables of neighbours.
+pub fn neighbour(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        if let Some(Some(table)) = neighbour_table::decode(payload) {
+            survives(&table);
+        }
+    }
+}
+
+/// Addresses that bridges learned.
+pub fn fdb(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        if let Some(Some(entry)) = forwarding::decode(payload) {
+            assert_eq!(entry.mac.0[0] & 1, 0, "a group is nobody's address");
+            survives(&entry);
+        }
+    }
+}
+
+/// Queueing disciplines.
+pub fn queue(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        if let Some(queue) = queues::decode(payload) {
+            survives(&queue);
+        }
+    }
+}
+
+/// Modes, states and statistics of ethtool.
+pub fn ethernet(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        ethtool::decode::Modes::decode(payload);
+        ethtool::decode::State::decode(payload);
+        ethtool::decode::Statistics::decode(payload);
+    }
+}
+
+/// Radios, stations and their events (nl80211).
+pub fn wireless(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        radio::decode::Interface::decode(payload);
+        radio::decode::survey(payload);
+        if let Some(station) = radio::decode::station(payload) {
+            survives(&station);
+        }
+        radio::event::Heard::decode(payload);
+    }
+}
+
+/// Sockets by netlink.
+pub fn sock_diag(bytes: &[u8]) {
+    for payload in payloads(bytes) {
+        counted::sockets::decode(payload);
+    }
+}
+
+/// Sockets by `/proc/net`.
+pub fn socket_table(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        counted::sockets::line(line);
+    }
+}
+
+/// `/proc/net/snmp`, `netstat` and `snmp6`.
+pub fn protocols(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut counters = BTreeMap::new();
+    counted::pairs(&text, &mut counters);
+    counted::single(&text, &mut counters);
+    survives(&counters);
+}
+
+/// `/proc/net/softnet_stat`.
+pub fn softnet(bytes: &[u8]) {
+    survives(&backlog::parse(&String::from_utf8_lossy(bytes)));
+}
+
+/// `/proc/net/stat/nf_conntrack`.
+pub fn conntrack(bytes: &[u8]) {
+    survives(&tracking::totals(&String::from_utf8_lossy(bytes)));
+}
+
+/// `/proc/stat`, `/proc/loadavg`, `/proc/meminfo`.
+pub fn stat(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for hertz in [1, 100, 1000] {
+        survives(&cpu::parse(&text, hertz));
+    }
+    host::ticks(&text);
+    assert!(host::loads(&text).iter().all(|load| load.is_finite()));
+    host::field(&text, "MemTotal:");
+}
+
+/// `/proc/pressure`.
+pub fn pressure(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for kind in ["some", "full"] {
+        if let Some(stall) = stalls::stall(&text, kind) {
+            survives(&stall);
+        }
+    }
+}
+
+/// Messages of D-Bus and what services are asked.
+pub fn dbus(bytes: &[u8]) {
+    let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED>() else {
+        return;
+    };
+    let Some(lengths) = wire::lengths(fixed) else {
+        return;
+    };
+    let Some((fields, body)) = rest.split_at_checked(lengths.fields) else {
+        return;
+    };
+    let Some(header) = wire::header(fixed, fields) else {
+        return;
+    };
+    header.text(wire::ERROR_NAME);
+    let mut reader = Reader::new(body, header.big);
+    while reader.u32().is_some() {}
+    let body = body.get(..lengths.body).unwrap_or(body).to_vec();
+    let message = Message { header, body };
+    services::units(&message);
+    services::text(&message);
+    services::number(&message);
+}

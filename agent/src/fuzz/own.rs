@@ -1,0 +1,84 @@
+//! What this product writes itself, and what therefore a stranger can send in its name.
+
+use std::path::Path;
+
+use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest};
+use aizen_protocol::envelope::Envelope;
+use aizen_protocol::frame::{CloudFrame, DeviceFrame};
+use aizen_protocol::package::manifest::Manifest;
+use aizen_protocol::package::{Package, Rehearsal};
+use aizen_protocol::record::Record;
+use aizen_protocol::{limit, strict};
+use aizen_sanitizer::{Policy, Sanitizer, SanitizerKey};
+
+use super::{in_file, survives};
+use crate::config::Config;
+
+/// Envelopes of DSSE.
+pub fn envelope(bytes: &[u8]) {
+    if let Ok(envelope) = Envelope::parse(bytes) {
+        survives(&envelope);
+    }
+}
+
+/// Packages: the payload of an envelope.
+pub fn package(bytes: &[u8]) {
+    if let Ok(package) = Package::parse(bytes) {
+        survives(&package);
+    }
+    drop(Rehearsal::parse(bytes));
+}
+
+/// Manifests.
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = strict::from_slice::<Manifest>(bytes, limit::ENVELOPE) {
+        survives(&manifest);
+    }
+}
+
+/// Frames of the stream and of the local socket, both ways.
+pub fn frame(bytes: &[u8]) {
+    if let Ok(frame) = strict::from_slice::<CloudFrame>(bytes, limit::FRAME) {
+        survives(&frame);
+    }
+    if let Ok(frame) = strict::from_slice::<DeviceFrame>(bytes, limit::FRAME) {
+        survives(&frame);
+    }
+    drop(strict::from_slice::<ExecutorRequest>(bytes, limit::FRAME));
+    drop(strict::from_slice::<ExecutorAnswer>(bytes, limit::FRAME));
+}
+
+/// Records.
+pub fn record(bytes: &[u8]) {
+    if let Ok(record) = strict::from_slice::<Record>(bytes, limit::FRAME) {
+        survives(&record);
+    }
+}
+
+/// Recordings.
+pub fn recording(bytes: &[u8]) {
+    in_file(bytes, |path| {
+        if let Ok(records) = crate::cli::diagnose::recording::read(path) {
+            records.iter().for_each(survives);
+        }
+    });
+}
+
+/// The configuration file.
+pub fn configuration(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(Config::parse(Path::new("aizen.toml"), text));
+    }
+}
+
+/// Free text on its way out.
+pub fn sanitizer(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut sanitizer = Sanitizer::new(SanitizerKey::from_bytes([7; 32]), Policy::default());
+    let out = sanitizer.sanitize_text(&text).into_inner().0;
+    assert!(
+        aizen_sanitizer::leak::secrets(&out).is_none(),
+        "a secret left: {out}"
+    );
+    sanitizer.reveal_text(&out);
+}
