@@ -60,6 +60,7 @@ mod service;
 mod since;
 mod transport;
 mod trend;
+mod tunnel;
 mod unit;
 mod upstream;
 mod vlan;
@@ -148,6 +149,7 @@ fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
         names::examine,
         certificate::examine,
         wireguard::examine,
+        tunnel::examine,
         ipsec::examine,
         wifi::examine,
         processor::examine,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aizen_protocol::finding::Severity;
 use aizen_protocol::limit;
+use aizen_protocol::private::Prefix;
 use aizen_protocol::record::{NeighbourState, NextHop, Route, Rule};
 use jiff::Timestamp;
 
@@ -129,8 +130,8 @@ fn leads_nowhere(rule: &Rule, filled: &BTreeSet<(u32, Family)>) -> bool {
     } else {
         Family::V6
     };
-    let picks =
-        rule.from.is_some_and(|from| from.length > 0) || rule.iif.is_some() || rule.mark.is_some();
+    let narrows = |prefix: Option<Prefix>| prefix.is_some_and(|prefix| prefix.length > 0);
+    let picks = narrows(rule.from) || narrows(rule.to) || rule.iif.is_some() || rule.mark.is_some();
     rule.action == "to_table"
         && picks
         && !KERNELS_OWN.contains(&rule.table)

@@ -207,6 +207,25 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_it_drops_explain_the_silence_outside() {
+        let silent = |drops| {
+            let mut after = two_ways_out(2, drops);
+            after.silence_outside();
+            verdict(&[two_ways_out(1, 100), after])
+        };
+        let told = silent(160);
+        let finding = only(&told);
+        assert_eq!(finding.cause.0, "reverse_path_drop");
+        assert_eq!(finding.severity, Severity::Critical);
+        // Forged packets beside an outage.
+        let causes = silent(112).findings.into_iter().map(|f| f.cause.0);
+        assert_eq!(
+            causes.collect::<Vec<_>>(),
+            ["upstream_dead", "reverse_path_drop"]
+        );
+    }
+
+    #[test]
     fn a_counter_that_stands_still_a_single_way_out_and_a_loose_filter_do_not_alarm() {
         let mut loose = [two_ways_out(1, 100), two_ways_out(2, 160)];
         for evidence in &mut loose {

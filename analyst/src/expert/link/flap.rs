@@ -24,7 +24,8 @@ pub(super) struct Flap {
     at: Timestamp,
 }
 
-/// Links of hardware whose carrier changed too often. What is virtual comes and goes with its guests.
+/// Links whose carrier changed too often. What is virtual comes and goes with its guests, unless it is a cable between
+/// two namespaces that the operator expects.
 pub(super) fn flaps(view: &View<'_>) -> Vec<Flap> {
     let host = view.now().host.as_ref();
     let settles = host.is_some_and(|seen| seen.value.uptime_s < SETTLED_S);
@@ -37,13 +38,20 @@ pub(super) fn flaps(view: &View<'_>) -> Vec<Flap> {
             .as_deref()
             .is_none_or(|kind| kind == "dsa" || kind == "ppp")
     };
+    let profile = view.profile().map(|seen| &seen.value);
+    let is_expected = |link: &Link| {
+        link.driver_kind.as_deref() == Some("veth")
+            && profile.is_some_and(|profile| {
+                profile.wan.contains(&link.name) || profile.expected_up.contains(&link.name)
+            })
+    };
     let flaps = over.links.iter().filter_map(|(before, link)| {
         let changes = growth(before, link).carrier_changes?;
         // Where rounds are rare, the same number of changes is spread over a longer time.
         let window = u64::try_from(WINDOW.as_secs()).unwrap_or(u64::MAX);
         let in_window = u64::from(changes) * window / seconds.max(window);
         let flaps = in_window > u64::from(CHANGES) && link.admin_up && !link.loopback;
-        (flaps && is_hardware(link)).then_some(Flap {
+        (flaps && (is_hardware(link) || is_expected(link))).then_some(Flap {
             index: link.index,
             changes,
             seconds,
