@@ -46,7 +46,7 @@ impl Fault {
             Self::ResolverDead | Self::ResolverSilent => "resolver_dead",
             Self::NoDefaultRoute => "no_default_route",
             Self::GatewayDead => "gateway_dead",
-            Self::LinkDown => "link_down",
+            Self::LinkDown => "link_admin_down",
             Self::MtuBlackHole => "mtu_black_hole",
             Self::DuplicateAddress => "duplicate_address",
             Self::ForwardingOff => "forwarding_off",

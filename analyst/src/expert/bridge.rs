@@ -29,6 +29,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         let before = examined.drafts.len();
         examined.drafts.extend(looping(view, bridge));
         examined.drafts.extend(blocked(view, bridge));
+        examined.drafts.extend(switched_off(view, bridge));
         examined.drafts.extend(new_root(view, bridge));
         if examined.drafts.len() == before {
             calm.push(bridge.name.as_str());
@@ -174,23 +175,25 @@ fn blocked(view: &View<'_>, bridge: &Link) -> Option<Draft> {
         .collect();
     // One of several ports that blocks is what spanning tree is for.
     let uplinks = if named.is_empty() { live } else { named };
-    let stays = |port: &&Link| {
-        let before = view.this_boot().find_map(|pass| pass.links.as_ref());
-        let older = before.and_then(|seen| seen.value.iter().find(|l| l.index == port.index));
-        is_blocking(port) && older.is_some_and(is_blocking)
-    };
+    let stays =
+        |port: &&Link| is_blocking(port) && a_round_ago(view, port).is_some_and(is_blocking);
     if uplinks.is_empty() || !uplinks.iter().all(stays) {
         return None;
     }
     let seen = view.now().links.as_ref()?;
     let name = &bridge.name;
     let names = list(uplinks.iter().map(|port| &port.name));
+    // A single way out is the broken thing itself.
+    let component = match uplinks.as_slice() {
+        [port] => port.name.as_str(),
+        _ => name.as_str(),
+    };
     let mut draft = Draft::new(
         "stp_blocking",
         Layer::Link,
-        name.as_str(),
+        component,
         Severity::Critical,
-        format!("Spanning tree blocks every uplink of {name}"),
+        format!("Spanning tree blocks every uplink of {name}: {names}"),
     );
     let fact =
         format!("{names} of {name} have a carrier and are in state blocking, as a round ago");
@@ -215,14 +218,63 @@ fn blocked(view: &View<'_>, bridge: &Link) -> Option<Draft> {
     Some(draft)
 }
 
+fn a_round_ago<'a>(view: &View<'a>, link: &Link) -> Option<&'a Link> {
+    let before = view.this_boot().find_map(|pass| pass.links.as_ref())?;
+    before.value.iter().find(|older| older.index == link.index)
+}
+
+/// A port that the operator expects to work, whose bridge neither learns nor forwards there. The kernel enables a port
+/// as soon as it has a carrier: somebody switched it off (`bridge link set … state`), or a guard against loops did.
+fn switched_off(view: &View<'_>, bridge: &Link) -> Option<Draft> {
+    let expected = &view.profile()?.value.expected_up;
+    let is_off = |link: &Link| state(link) == Some(PortState::Disabled);
+    let port = ports(view, bridge).find(|port| {
+        expected.contains(&port.name)
+            && port.admin_up
+            && !link::is_without_carrier(port)
+            && is_off(port)
+            && a_round_ago(view, port).is_some_and(is_off)
+    })?;
+    let seen = view.now().links.as_ref()?;
+    let (name, port_name) = (&bridge.name, &port.name);
+    let mut draft = Draft::new(
+        "stp_blocking",
+        Layer::Link,
+        port_name.as_str(),
+        Severity::Critical,
+        format!("{name} forwards nothing through its port {port_name}"),
+    );
+    let fact =
+        format!("{port_name} of {name} has a carrier and is in state disabled, as a round ago");
+    draft.shown("links", "disabled", seen.at, fact);
+    if let Some(older) = view.this_boot().find_map(|pass| pass.links.as_ref()) {
+        draft.held_since(older.at);
+    }
+    if let Some(profile) = view.profile() {
+        let fact = format!("the operator expects {port_name} to be up");
+        draft.backed("profile", "expected", profile.at, fact);
+    }
+    draft.breaks_links.push(port.index);
+    draft.explains(format!("Hosts behind {port_name} are cut off"));
+    draft.misses(
+        "who switched it off: a guard against loops or foreign bridges, or a hand (its log)",
+    );
+    draft.next(format!(
+        "Make sure that no loop is behind {port_name}, then let the bridge forward there again (`bridge link set dev \
+         {port_name} state 3`)"
+    ));
+    Some(draft)
+}
+
+fn state(link: &Link) -> Option<PortState> {
+    match link.port {
+        Some(Port::Bridge { state, .. }) => Some(state),
+        _ => None,
+    }
+}
+
 fn is_blocking(link: &Link) -> bool {
-    matches!(
-        link.port,
-        Some(Port::Bridge {
-            state: PortState::Blocking,
-            ..
-        })
-    )
+    state(link) == Some(PortState::Blocking)
 }
 
 /// Root, its priority, and whether somebody else is it.
@@ -400,6 +452,31 @@ mod tests {
         assert_eq!(only(&told).cause.0, "stp_blocking");
         // Ports block for a moment after they come up.
         assert_eq!(rounds[1].verdict().health, Health::Healthy);
+    }
+
+    #[test]
+    fn an_expected_port_that_its_bridge_switched_off_is_told_and_no_other() {
+        let off = |index| {
+            [1, 2].map(|round| {
+                let mut evidence = bridged(round, false);
+                evidence.link(index).port = Some(Port::Bridge {
+                    state: PortState::Disabled,
+                    pvid: None,
+                    vlans: vec![],
+                });
+                evidence
+            })
+        };
+        let told = verdict(&off(LAN));
+        let finding = only(&told);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("stp_blocking", "lan")
+        );
+        // Nobody expects that one, and the other was enabled a round ago.
+        assert_eq!(verdict(&off(SPARE)).health, Health::Healthy);
+        let just = [bridged(1, false), off(LAN)[1].clone()];
+        assert_eq!(verdict(&just).health, Health::Healthy);
     }
 
     fn set_root(evidence: &mut Evidence, new: Mac, port: u16) {

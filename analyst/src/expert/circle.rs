@@ -11,8 +11,8 @@ use super::reach;
 use super::unit::list;
 use crate::case::{Family, View, Way};
 
-/// Hops in a row that must repeat: two routers, each three times. A path that meets a router twice is odd but no circle.
-const REPEATS: usize = 6;
+/// Times that one of the two routers must be met: a path that meets a router twice is odd but no circle.
+const MET: usize = 3;
 
 pub(super) fn examine(view: &View<'_>) -> Examined {
     let mut examined = Examined::default();
@@ -31,10 +31,10 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             continue;
         };
         // Several targets behind the same two routers are one fault.
-        let told = examined
-            .drafts
-            .iter_mut()
-            .find(|draft: &&mut Draft| draft.is_about(&component(circle)));
+        let told = examined.drafts.iter_mut().find(|draft: &&mut Draft| {
+            let [a, b] = circle;
+            draft.is_about(&component([a, b])) || draft.is_about(&component([b, a]))
+        });
         let fact = fact(trace, circle);
         match told {
             Some(draft) => draft.shown("traces", &trace.target.to_string(), seen.at, fact),
@@ -44,19 +44,21 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     examined
 }
 
-/// The two routers that a path alternates between.
+/// The two routers that a path alternates between from some hop to its end, in the order of the path. Routers answer
+/// only so many probes in a second: hops may stay silent, but none may be anybody else.
 fn circle(hops: &[Hop]) -> Option<[IpAddr; 2]> {
-    hops.windows(REPEATS).find_map(|hops| {
-        let one = |hop: &Hop| match hop.addresses.as_slice() {
-            [address] => Some(*address),
-            _ => None,
-        };
-        let [a, b] = [one(&hops[0])?, one(&hops[1])?];
-        let alternates = hops
-            .iter()
-            .enumerate()
-            .all(|(place, hop)| one(hop) == Some(if place % 2 == 0 { a } else { b }));
-        (alternates && a != b).then(|| if a < b { [a, b] } else { [b, a] })
+    let one = |hop: &Hop| match hop.addresses.as_slice() {
+        [address] => Some(*address),
+        _ => None,
+    };
+    (0..hops.len()).find_map(|start| {
+        let rest = &hops[start..];
+        let [a, b] = [one(rest.first()?)?, one(rest.get(1)?)?];
+        let in_turn = rest.iter().enumerate().all(|(place, hop)| {
+            hop.addresses.is_empty() || one(hop) == Some(if place % 2 == 0 { a } else { b })
+        });
+        let met = |router| rest.iter().filter(|hop| one(hop) == Some(router)).count();
+        (in_turn && a != b && met(a).max(met(b)) >= MET).then_some([a, b])
     })
 }
 
@@ -186,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn routers_that_answer_few_probes_are_a_loop_all_the_same() {
+        let mut evidence = traced(vec![trace(
+            FAR_ANCHOR,
+            &[GATEWAY, FAR, GATEWAY, "", GATEWAY, "", "", ""],
+        )]);
+        evidence.silence_outside();
+        let told = evidence.verdict();
+        assert_eq!(only(&told).cause.0, "routing_loop");
+        assert_eq!(only(&told).component.0, format!("{GATEWAY} and {FAR}"));
+    }
+
+    #[test]
     fn silent_hops_a_router_met_twice_and_a_target_that_answers_do_not_alarm() {
         let mut silent = trace(FAR_ANCHOR, &[GATEWAY, "", "", "", "", "", ""]);
         silent.reached = false;
@@ -197,6 +211,12 @@ mod tests {
                 &[GATEWAY, FAR, GATEWAY, FAR, "198.18.9.2"],
             )],
             vec![trace(FAR_ANCHOR, &[FAR; 9])],
+            vec![trace(FAR_ANCHOR, &[GATEWAY, FAR, GATEWAY, "", "", ""])],
+            vec![trace(FAR_ANCHOR, &[GATEWAY, "", GATEWAY, "", GATEWAY, ""])],
+            vec![trace(
+                FAR_ANCHOR,
+                &[GATEWAY, FAR, GATEWAY, "", GATEWAY, "198.18.9.2", ""],
+            )],
             // The circle was there when the path was traced, and is gone.
             vec![trace(ANCHOR, &ROUND)],
         ] {

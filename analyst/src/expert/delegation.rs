@@ -23,7 +23,11 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     let before = earlier(view);
     for link in view.links() {
         // One that never had an address of the provider's prefix isn't meant to.
-        let Some(&(at, before)) = before.get(&link.index) else {
+        let Some(before) = before
+            .get(&link.index)
+            .copied()
+            .or_else(|| running_out(view, link.index))
+        else {
             continue;
         };
         let is_usable = link.admin_up && !link::is_without_carrier(link);
@@ -32,9 +36,9 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         }
         let stale: Vec<&Address> = global(view.now(), link.index).collect();
         let draft = if link.index == out {
-            expired(view, seen.at, out, &stale, (at, before))
+            expired(view, seen.at, out, &stale, before)
         } else if link.ipv6.is_none_or(|settings| settings.forwarding) {
-            lost(view, seen.at, link.index, &stale, (at, before))
+            lost(view, seen.at, link.index, &stale, before)
         } else {
             continue;
         };
@@ -49,8 +53,21 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     examined
 }
 
+/// What a link was given: preferred, or running out.
+type Given<'a> = (Timestamp, &'a Address);
+
+/// An address whose time runs out, as a round ago: it was given for a while and not renewed. One that somebody keeps from
+/// new connections on purpose stays for ever.
+fn running_out<'a>(view: &View<'a>, link: u32) -> Option<Given<'a>> {
+    let runs = |pass: &'a Pass| global(pass, link).find(|address| address.valid_s.is_some());
+    let mut before = view.this_boot().filter(|pass| pass.addresses.is_some());
+    let before = before.next()?;
+    let address = runs(before).filter(|_| runs(view.now()).is_some())?;
+    Some((before.addresses.as_ref()?.at, address))
+}
+
 /// What each link last had to offer to new connections in this boot, and when.
-fn earlier<'a>(view: &View<'a>) -> BTreeMap<u32, (Timestamp, &'a Address)> {
+fn earlier<'a>(view: &View<'a>) -> BTreeMap<u32, Given<'a>> {
     let mut all = BTreeMap::new();
     for seen in view.this_boot().filter_map(|pass| pass.addresses.as_ref()) {
         for address in seen
@@ -89,13 +106,7 @@ fn preferred(pass: &Pass, link: u32) -> Option<&Address> {
 }
 
 /// The LAN's prefix went while the way out kept its own.
-fn lost(
-    view: &View<'_>,
-    at: Timestamp,
-    link: u32,
-    stale: &[&Address],
-    before: (Timestamp, &Address),
-) -> Draft {
+fn lost(view: &View<'_>, at: Timestamp, link: u32, stale: &[&Address], before: Given<'_>) -> Draft {
     let name = view.link_name(link);
     let summary = format!("{name} lost the IPv6 prefix that the provider delegated");
     let mut draft = Draft::new(
@@ -133,7 +144,7 @@ fn expired(
     at: Timestamp,
     link: u32,
     stale: &[&Address],
-    before: (Timestamp, &Address),
+    before: Given<'_>,
 ) -> Draft {
     let name = view.link_name(link);
     let summary = format!("The IPv6 addresses of {name} ran out and were not renewed");
@@ -187,7 +198,7 @@ fn facts(
     name: &str,
     at: Timestamp,
     stale: &[&Address],
-    (before_at, before): (Timestamp, &Address),
+    (before_at, before): Given<'_>,
 ) {
     let fact = if stale.is_empty() {
         format!("{name} has no global IPv6 address")
@@ -198,10 +209,17 @@ fn facts(
         )
     };
     draft.shown("addresses", "deprecated", at, fact);
-    let fact = format!(
-        "{} on {name} was preferred earlier in this boot",
-        before.address
-    );
+    let fact = if is_preferred(before) {
+        format!(
+            "{} on {name} was preferred earlier in this boot",
+            before.address
+        )
+    } else {
+        format!(
+            "{} on {name} is valid for a while and was not renewed, as a round ago",
+            before.address
+        )
+    };
     draft.backed("addresses", "earlier", before_at, fact);
 }
 
@@ -226,6 +244,38 @@ mod tests {
         let wanted = text.parse().unwrap();
         let mut all = evidence.addresses.iter();
         all.position(|ours| ours.address == wanted).unwrap()
+    }
+
+    #[test]
+    fn an_address_that_runs_out_was_given_once_and_one_kept_aside_on_purpose_was_not() {
+        let stale = |valid_s| {
+            [1, 2].map(|round| {
+                let mut evidence = delegated(round);
+                let place = change(&mut evidence, OURS);
+                let ours = &mut evidence.addresses[place];
+                (ours.deprecated, ours.preferred_s) = (true, Some(0));
+                ours.valid_s = valid_s;
+                evidence
+            })
+        };
+        let told = verdict(&stale(Some(600)));
+        let finding = only(&told);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("prefix_delegation_lost", "lan")
+        );
+        assert_eq!(verdict(&stale(None)).health, Health::Healthy);
+        // A round ago there was nothing.
+        let mut just = stale(Some(600));
+        just[0] = healthy(1);
+        assert_eq!(verdict(&just).health, Health::Healthy);
+        // The new prefix is there already.
+        let mut renumbered = stale(Some(600));
+        for evidence in &mut renumbered {
+            let new = address(LAN, "2001:db8:41::1/64", "global");
+            evidence.addresses.push(new);
+        }
+        assert_eq!(verdict(&renumbered).health, Health::Healthy);
     }
 
     #[test]

@@ -213,10 +213,16 @@ impl Draft {
         self.sources().filter(|source| *source != LOG).count()
     }
 
-    /// Counts measured witnesses; what speaks against it costs one step.
+    /// Counts witnesses, all lines of log as one; what speaks against it costs one step. Lines of log alone never make it
+    /// surer.
     fn confidence(&self) -> Confidence {
+        let measured = self.measured();
+        if measured == 0 {
+            return Confidence::Suspected;
+        }
         let against = usize::from(!self.contradictions.is_empty());
-        let steps = self.measured().min(3).saturating_sub(against);
+        let logged = usize::from(measured < self.witnesses.len());
+        let steps = (measured + logged).min(3).saturating_sub(against);
         match steps {
             0 | 1 => Confidence::Suspected,
             2 => Confidence::Likely,

@@ -41,7 +41,14 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
             examined.drafts.push(refused_by_kernel(view, address));
         }
     }
-    if now.duplicates.is_some() && examined.drafts.is_empty() {
+    // Without the right to ask, nobody was heard for another reason.
+    let unasked = now
+        .ended
+        .value
+        .gaps
+        .iter()
+        .any(|gap| gap.collector == "duplicates");
+    if now.duplicates.is_some() && !unasked && examined.drafts.is_empty() {
         examined
             .well
             .push("Nobody else answers for an address of this device".into());

@@ -111,6 +111,8 @@ fn weak(
     if !carries {
         draft.breaks_links.push(module.link);
     }
+    // A receiver that tells bits badly hands up damaged frames.
+    draft.covers("cable_errors", Some(name.clone()));
     draft.misses(format!(
         "the light that the other end sends and receives (its own status page; `ethtool -m {name}` here)"
     ));
@@ -151,7 +153,7 @@ mod tests {
     use aizen_protocol::record::Body;
 
     use super::*;
-    use crate::fixture::{Evidence, SPARE, WAN, healthy, only, pull_cable};
+    use crate::fixture::{Evidence, SPARE, WAN, healthy, only, pull_cable, verdict};
 
     fn with(link: u32, power: f32, los: bool) -> Evidence {
         let mut evidence = healthy(1);
@@ -191,6 +193,26 @@ mod tests {
                 .consequences
                 .iter()
                 .any(|text| text.0.starts_with("wan is switched on but"))
+        );
+    }
+
+    #[test]
+    fn damaged_frames_of_a_port_with_weak_light_are_its_consequence() {
+        let mut rounds = [with(WAN, -21.3, false), with(WAN, -21.3, false)];
+        rounds[1].round = 2;
+        for (errors, evidence) in [0, 60].into_iter().zip(&mut rounds) {
+            let counters = evidence.link(WAN).counters.get_or_insert_default();
+            counters.rx_packets = 1_000 * errors;
+            counters.rx_crc_errors = errors;
+        }
+        let told = verdict(&rounds);
+        let finding = only(&told);
+        assert_eq!(finding.cause.0, "optic_power");
+        assert!(
+            finding
+                .consequences
+                .iter()
+                .any(|text| text.0.starts_with("Frames arrive damaged"))
         );
     }
 

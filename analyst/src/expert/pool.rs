@@ -5,6 +5,7 @@ use aizen_protocol::record::{DhcpOffer, DhcpProbe, Pool};
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
+use super::duplicate::is_virtual_router;
 use super::unit::list;
 use crate::case::View;
 
@@ -91,14 +92,13 @@ fn rogue(view: &View<'_>, at: Timestamp, probe: &DhcpProbe) -> Option<Draft> {
     let trusted = offers
         .iter()
         .find(|offer| is_trusted(view, probe.link, offer));
-    let other = |offer: &&&DhcpOffer| {
-        let first = trusted.or(offers.first());
-        first.is_some_and(|first| {
-            // Two servers that give the same gateway stand in for each other.
-            offer.server != first.server
-                && offer.routers != first.routers
-                && !is_trusted(view, probe.link, offer)
-        })
+    // A server does not hear the question of its own device: where this one serves, any other is the second.
+    let pool = served(view, probe.link);
+    let other = |offer: &&&DhcpOffer| match trusted.or(offers.first()) {
+        _ if is_trusted(view, probe.link, offer) => false,
+        // Two servers that give the same gateway stand in for each other.
+        Some(first) if offer.server != first.server => offer.routers != first.routers,
+        _ => pool.is_some() && leads_elsewhere(view, offer),
     };
     let stranger = *offers.iter().find(other)?;
     let name = view.link_name(probe.link);
@@ -114,13 +114,21 @@ fn rogue(view: &View<'_>, at: Timestamp, probe: &DhcpProbe) -> Option<Draft> {
     );
     let fact = format!("{} offers {}", stranger.server, gateways(stranger));
     draft.shown("dhcp_probes", &stranger.server.to_string(), at, fact);
-    if let Some(known) = trusted.or(offers.first()) {
+    let known = trusted.or(offers.first());
+    if let Some(known) = known.filter(|known| known.server != stranger.server) {
         let fact = format!("{} offers {}", known.server, gateways(known));
         draft.shown("dhcp_probes", &known.server.to_string(), at, fact);
     }
-    if trusted.is_none() {
+    if let Some((at, pool)) = pool {
+        let fact = format!(
+            "{} here serves {} to {} on {name}",
+            pool.server, pool.first, pool.last
+        );
+        draft.backed("dhcp", "pool", at, fact);
+    } else if trusted.is_none() {
         draft.misses("which of the servers is meant to serve here (`aizen status` shows what the operator expects)");
     }
+    draft.misses("which hosts took its lease already (the gateway that they use)");
     let port = stranger.server_mac.and_then(|mac| {
         let fdb = view.now().fdb.as_ref()?;
         let entry = fdb.value.entries.iter().find(|e| e.mac == mac && !e.own)?;
@@ -147,6 +155,31 @@ fn rogue(view: &View<'_>, at: Timestamp, probe: &DhcpProbe) -> Option<Draft> {
         stranger.server
     ));
     Some(draft)
+}
+
+/// The pool out of which this device serves the link.
+fn served<'a>(view: &View<'a>, link: u32) -> Option<(Timestamp, &'a Pool)> {
+    let seen = view.now().dhcp.as_ref()?;
+    let pool = seen
+        .value
+        .pools
+        .iter()
+        .find(|pool| view.connected(pool.first) == Some(link))?;
+    Some((seen.at, pool))
+}
+
+/// A gateway that is neither this device nor an address that several routers share (VRRP).
+fn leads_elsewhere(view: &View<'_>, offer: &DhcpOffer) -> bool {
+    let is_ours = |router| {
+        view.global_addresses()
+            .any(|own| own.address.address == router)
+    };
+    let is_shared = |router| {
+        let mut entries = view.now().neighbours.iter().flat_map(|seen| &seen.value);
+        entries.any(|entry| entry.address == router && entry.mac.is_some_and(is_virtual_router))
+    };
+    let mut routers = offer.routers.iter().copied();
+    !offer.routers.is_empty() && !routers.any(|router| is_ours(router) || is_shared(router))
 }
 
 fn gateways(offer: &DhcpOffer) -> String {
@@ -262,6 +295,34 @@ mod tests {
         );
         assert_eq!(finding.confidence, Confidence::Certain);
         assert!(finding.next_step.0.contains("behind port lan4"));
+    }
+
+    #[test]
+    fn a_server_beside_this_device_s_own_is_named_and_one_that_stands_in_for_it_is_not() {
+        let serving = |router: &str| {
+            let mut evidence = pool(3);
+            let offers = vec![offer("192.168.40.66", router)];
+            evidence.extra.push(offered(LAN, offers));
+            evidence
+        };
+        let told = serving("192.168.40.66").verdict();
+        assert_eq!(only(&told).cause.0, "dhcp_rogue_server");
+        assert_eq!(only(&told).confidence, Confidence::Likely);
+        let stand_in = serving("192.168.40.1");
+        let mut shared = serving("192.168.40.254");
+        shared.neighbours.push(crate::fixture::neighbour(
+            LAN,
+            "192.168.40.254",
+            "00:00:5e:00:01:07",
+            aizen_protocol::record::NeighbourState::Reachable,
+        ));
+        // Another network's server is the only one there.
+        let mut elsewhere = pool(3);
+        let offers = vec![offer("100.64.7.66", "100.64.7.66")];
+        elsewhere.extra.push(offered(crate::fixture::WAN, offers));
+        for evidence in [stand_in, shared, elsewhere] {
+            assert_eq!(evidence.verdict().health, Health::Healthy);
+        }
     }
 
     #[test]

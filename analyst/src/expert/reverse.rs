@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::Link;
-use jiff::SignedDuration;
+use aizen_protocol::record::{Link, Protocols};
+use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
-use super::reach;
+use super::reach::{self, Ping};
 use super::unit::list;
-use crate::case::{Family, View, Way, default_route, grown};
+use crate::case::{Family, Seen, View, Way, default_route, grown};
 use crate::repair;
 
 /// How far back drops are counted.
@@ -48,11 +48,17 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         return examined;
     }
     let names = list(strict.iter().map(|link| &link.name));
+    let swallowed = swallowed(view);
+    let severity = if swallowed.is_some() {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    };
     let mut draft = Draft::new(
         "reverse_path_drop",
         Layer::Route,
         names.as_str(),
-        Severity::Warning,
+        severity,
         format!(
             "Packets that arrive on {names} are dropped because answers would leave another way"
         ),
@@ -62,6 +68,10 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     if let Some(links) = &view.now().links {
         let fact = format!("rp_filter is 1 (strict) on {names}, and other links lead outside too");
         draft.backed("links", "strict", links.at, fact);
+    }
+    if let Some((at, fact)) = swallowed {
+        draft.shown("reach", "swallowed", at, fact);
+        draft.breaks_beyond.push(Family::V4);
     }
     for link in &strict {
         silent_through(&mut draft, view, link);
@@ -82,6 +92,30 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     ));
     examined.drafts.push(draft);
     examined
+}
+
+/// Nothing outside answers while the filter drops at least as many packets as requests stay unanswered: it throws the
+/// answers away. Forged packets beside an outage are far fewer.
+fn swallowed(view: &View<'_>) -> Option<(Timestamp, String)> {
+    let now = view.now().protocols.as_ref()?;
+    let before = view
+        .this_boot()
+        .filter_map(|pass| pass.protocols.as_ref())
+        .find(|seen| seen.at != now.at)?;
+    let count = |seen: &Seen<Protocols>| seen.value.counters.get(COUNTER).copied();
+    let drops = grown(count(before)?, count(now)?)?;
+    let silent = reach::all_silent(&reach::far(view, Family::V4, None));
+    let pings: Vec<Ping> = silent
+        .iter()
+        .filter_map(|target| reach::ping(view.now(), *target))
+        .collect();
+    let unanswered: u32 = pings.iter().map(|ping| ping.sent).sum();
+    let at = pings.first()?.at;
+    let fact = format!(
+        "{unanswered} echo requests to {} stayed unanswered, and at least as many packets were dropped",
+        list(&silent)
+    );
+    (unanswered > 0 && drops >= u64::from(unanswered)).then_some((at, fact))
 }
 
 /// Links with the strict filter that lead outside beside the one of the default route: only there answers take another
