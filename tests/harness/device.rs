@@ -355,12 +355,11 @@ impl Device {
     /// # Errors
     /// If it does not look within twenty seconds.
     pub fn wait_rounds(&self) -> Result<()> {
+        // Its exit code tells of the executor, too, which need not run.
         let judged = || {
-            Some(
-                self.ask(&["status"]).ok()?["daemon"]["health_at"]
-                    .as_str()?
-                    .to_owned(),
-            )
+            let output = self.try_aizen(&["status", "--json"]).ok()?;
+            let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+            Some(status["daemon"]["health_at"].as_str()?.to_owned())
         };
         for _ in 0..2 {
             let before = wait::until("a verdict", Duration::from_secs(10), judged)?;
