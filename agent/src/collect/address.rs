@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use aizen_protocol::private::Prefix;
 use aizen_protocol::record::Address;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 
+use super::netlink::attribute::prefix;
 use super::{CollectError, Seen, netlink};
 
 /// All IPv4 and IPv6 addresses of this network namespace.
@@ -45,10 +45,7 @@ pub(crate) fn decode(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         link: message.header.index,
         // On a point-to-point link `IFA_ADDRESS` is the peer's.
-        address: Prefix {
-            address: local.or(other)?,
-            length: message.header.prefix_len,
-        },
+        address: prefix(local.or(other)?, message.header.prefix_len)?,
         scope: scope(message.header.scope),
         dad_failed: flags.contains(AddressFlags::Dadfailed),
         tentative: flags.contains(AddressFlags::Tentative),
@@ -75,6 +72,16 @@ mod tests {
     use netlink_packet_route::address::{AddressHeaderFlags, CacheInfo};
 
     use super::*;
+
+    #[test]
+    fn an_address_with_an_impossible_prefix_is_none() {
+        let mut message = AddressMessage::default();
+        message.header.prefix_len = 32;
+        message.attributes = vec![AddressAttribute::Local("192.0.2.2".parse().unwrap())];
+        assert!(decode(&message).is_some());
+        message.header.prefix_len = 33;
+        assert_eq!(decode(&message), None);
+    }
 
     #[test]
     fn the_local_address_of_a_point_to_point_link_is_ours_not_the_peer() {

@@ -4,7 +4,6 @@ pub(crate) mod next_hop;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aizen_protocol::private::Prefix;
 use aizen_protocol::record::{NextHop, Route};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteProtocol, RouteType,
@@ -13,6 +12,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::NetlinkError;
+use super::netlink::attribute::prefix;
 use super::{CollectError, Seen, netlink};
 
 /// The main routing table (rt_tables).
@@ -135,10 +135,7 @@ pub(crate) fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
         return None;
     }
     let mut route = Route {
-        destination: Prefix {
-            address: any,
-            length: header.destination_prefix_length,
-        },
+        destination: prefix(any, header.destination_prefix_length)?,
         gateway: None,
         link: None,
         table: u32::from(header.table),

@@ -1,12 +1,10 @@
 //! Policy rules.
 
-use std::net::IpAddr;
-
-use aizen_protocol::private::Prefix;
 use aizen_protocol::record::Rule;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::netlink::attribute::prefix;
 use super::{CollectError, Seen, netlink};
 
 /// All IPv4 and IPv6 policy rules of this network namespace.
@@ -42,18 +40,14 @@ pub(crate) fn decode(message: &RuleMessage) -> Option<Rule> {
         oif: None,
         mark: None,
     };
-    let prefix = |address: &IpAddr, length| {
-        Some(Prefix {
-            address: *address,
-            length,
-        })
-    };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
-            RuleAttribute::Source(address) => rule.from = prefix(address, header.src_len),
-            RuleAttribute::Destination(address) => rule.to = prefix(address, header.dst_len),
+            RuleAttribute::Source(address) => rule.from = Some(prefix(*address, header.src_len)?),
+            RuleAttribute::Destination(address) => {
+                rule.to = Some(prefix(*address, header.dst_len)?)
+            }
             RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
             RuleAttribute::Oifname(name) => rule.oif = Some(name.clone()),
             RuleAttribute::FwMark(mark) => rule.mark = Some(*mark),

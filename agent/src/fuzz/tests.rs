@@ -23,7 +23,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 struct Stream(u64);
 
 impl Stream {
-    fn next(&mut self) -> u64 {
+    fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -31,11 +31,11 @@ impl Stream {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() >> 1).unwrap() % bound.max(1)
+        usize::try_from(self.number() % u64::try_from(bound.max(1)).unwrap()).unwrap()
     }
 
     fn byte(&mut self) -> u8 {
-        self.next().to_be_bytes()[0]
+        self.number().to_be_bytes()[0]
     }
 
     /// A seed cut short, changed, grown; or bytes that resemble nothing.
@@ -65,7 +65,7 @@ impl Stream {
             3 => {
                 let at = self.below(seed.len());
                 let part = seed[at..].iter().copied().take(self.below(64));
-                bytes.extend(part.collect::<Vec<_>>());
+                bytes.extend(part);
             }
             _ => bytes = (0..self.below(512)).map(|_| self.byte()).collect(),
         }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aizen_protocol::private::Mac;
+use aizen_protocol::private::{Mac, Prefix};
 
 /// One attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,12 @@ impl<'a> Attribute<'a> {
         let sixteen = <[u8; 16]>::try_from(self.value).ok()?;
         Some(Ipv6Addr::from(sixteen).into())
     }
+}
+
+/// An address with the length of its prefix; none if that is longer than the address.
+pub(crate) fn prefix(address: IpAddr, length: u8) -> Option<Prefix> {
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    (length <= width).then_some(Prefix { address, length })
 }
 
 /// The number at a place of a structure; none beyond its end, as with older kernels.
