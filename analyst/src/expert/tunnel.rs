@@ -107,9 +107,9 @@ fn silent(view: &View<'_>, link: &Link, behind: &[IpAddr]) -> Option<Draft> {
     }
     draft.breaks_links.push(link.index);
     draft.explains(format!("Networks behind {name} are not reached"));
-    draft.misses(format!(
-        "whether its packets reach the other end (`tcpdump` there), and whether the other end itself is up (`aizen ping`)"
-    ));
+    draft.misses(
+        "whether its packets reach the other end (`tcpdump` there), and whether the other end itself is up (`aizen ping`)",
+    );
     draft.next(format!(
         "Check that the other end of {name} is up and knows this device's present address, and that no packet filter on \
          the way drops the tunnel's protocol"
