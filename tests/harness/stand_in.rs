@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::lab::OTHER_NAME;
 use crate::netns::Netns;
 use crate::program::Program;
 use crate::shell;
 
-/// Answers every question after 450 ms with one address, each in a thread of its own.
+/// Answers every question after 450 ms, each in a thread of its own; it knows the IPv4 address of one name.
 const SLOW_DNS: &str = "
 import socket, sys, threading, time
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); server.bind((sys.argv[1], 53))
+known = b''.join(bytes([len(label)]) + label.encode() for label in sys.argv[2].split('.')) + b'\\0'
 def answer(question, peer):
     time.sleep(0.45)
-    head = question[:2] + b'\\x81\\x80' + question[4:6] + b'\\0\\1\\0\\0\\0\\0'
-    server.sendto(head + question[12:] + b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4' + bytes([198, 51, 100, 80]), peer)
+    end = question.index(0, 12) + 5
+    name, kind = question[12:end - 4], question[end - 4:end - 2]
+    found = name == known and kind == b'\\0\\1'
+    rcode = b'\\x81\\x80' if name in (known, b'\\0') else b'\\x81\\x83'
+    head = question[:2] + rcode + b'\\0\\1\\0' + bytes([found]) + b'\\0\\0\\0\\0' + question[12:end]
+    record = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4' + bytes([198, 51, 100, 80])
+    server.sendto(head + (record if found else b''), peer)
 while True:
     threading.Thread(target=answer, args=server.recvfrom(4096), daemon=True).start()
 ";
@@ -40,7 +47,7 @@ pub fn slow_resolver(netns: &Netns, address: &str, folder: &Path) -> Result<Prog
     start(
         "slow resolver",
         netns,
-        &[SLOW_DNS, address],
+        &[SLOW_DNS, address, OTHER_NAME],
         ":0035 ",
         folder,
     )

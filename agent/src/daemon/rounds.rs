@@ -126,6 +126,8 @@ impl Bench {
         // Without a round there is nothing to tell again: half the evidence would make a wrong verdict.
         if !self.history.is_empty() {
             let observations = self.onlooker.glance(Trigger::Event, 0).await;
+            let glanced = observations.iter().map(|o| Record::clone(&o.local()));
+            self.state.glanced(glanced.collect());
             let records = self.lock().round(observations);
             self.judge(&records);
         }

@@ -29,6 +29,8 @@ struct Known {
     uplink: Option<(watch::Receiver<UplinkState>, Meter, mpsc::Sender<Command>)>,
     verdict: Option<Verdict>,
     rounds: Thinned<Arc<Vec<Record>>>,
+    /// The newest glance, until a round has seen the same.
+    glanced: Vec<Record>,
     sanitized: Arc<Vec<Sanitized<Record>>>,
 }
 
@@ -56,7 +58,9 @@ impl State {
 
     /// The records of the newest round, with real values: they are for this device alone.
     pub(super) fn seen(&self, records: Vec<Record>) {
-        self.lock().rounds.push(Arc::new(records));
+        let mut known = self.lock();
+        known.rounds.push(Arc::new(records));
+        known.glanced.clear();
     }
 
     /// The same, as they may leave.
@@ -67,6 +71,11 @@ impl State {
     /// Takes the records of the newest round as they may leave.
     pub(super) fn passed(&self, records: &[Sanitized<Record>]) {
         self.lock().sanitized = Arc::new(records.to_vec());
+    }
+
+    /// What the kernel's tables showed when they changed, while the next round is still under way.
+    pub(super) fn glanced(&self, records: Vec<Record>) {
+        self.lock().glanced = records;
     }
 
     pub(super) fn newest(&self) -> Arc<Vec<Record>> {
@@ -83,10 +92,12 @@ impl State {
                 _ => None,
             })
         });
+        let glanced = Arc::new(self.lock().glanced.clone());
         let mut room = ROUNDS_BYTES;
         let mut kept = Vec::new();
         let (first, newer) = rounds.split_at(rounds.len().min(1));
-        for round in first.iter().chain(newer.iter().rev()) {
+        let glanced = std::iter::once(&glanced);
+        for round in first.iter().chain(glanced).chain(newer.iter().rev()) {
             let told = round
                 .iter()
                 .filter(|record| !matches!(record.body, Body::History(_)));
