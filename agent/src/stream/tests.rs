@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aizen_protocol::envelope::{Envelope, PayloadType};
-use aizen_protocol::frame::{CloudFrame, DeviceFrame};
+use aizen_protocol::frame::{CloudFrame, DeviceFrame, Standing};
 use aizen_protocol::id::{ChangeId, Digest, Sequence};
 use aizen_protocol::key::PrivateKey;
 use aizen_protocol::limit;
@@ -83,12 +83,14 @@ impl Device {
             epoch: "ep-1".parse().unwrap(),
             boot: "boot-1".parse().unwrap(),
             agent: "0.1.0".to_owned(),
-            isolation: Isolation {
-                level: 0,
-                layers: Vec::new(),
+            standing: Standing {
+                isolation: Isolation {
+                    level: 0,
+                    layers: Vec::new(),
+                },
+                trust_version: 1,
+                takes_changes: false,
             },
-            trust_version: 1,
-            takes_changes: false,
         });
         let uplink = Uplink::new(
             settings,
@@ -407,12 +409,14 @@ async fn refused(identity: &UplinkIdentity, cloud: Cloud) -> String {
         epoch: "ep-1".parse().unwrap(),
         boot: "boot-1".parse().unwrap(),
         agent: String::new(),
-        isolation: Isolation {
-            level: 0,
-            layers: Vec::new(),
+        standing: Standing {
+            isolation: Isolation {
+                level: 0,
+                layers: Vec::new(),
+            },
+            trust_version: 1,
+            takes_changes: false,
         },
-        trust_version: 1,
-        takes_changes: false,
     });
     let uplink = Uplink::new(
         settings(dir.path(), "localhost", cloud.address().port()),
