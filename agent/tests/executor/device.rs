@@ -200,6 +200,14 @@ impl Device {
         assert!(matches!(status, ExecutorAnswer::Status(_)), "{status:?}");
     }
 
+    /// The number of the executor's process; it lives.
+    pub(crate) fn executor_id(&self) -> u32 {
+        let id = self.executor.as_ref().unwrap().id();
+        let line = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        assert!(!line.contains(") Z "), "the executor has ended");
+        id
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.executor.take() {

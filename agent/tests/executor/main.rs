@@ -11,6 +11,7 @@
     reason = "a test may fail by a panic, and a harness talks to whoever runs it"
 )]
 
+mod abuse;
 mod cases;
 mod crashes;
 mod device;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         .chain(refusals::ALL)
         .chain(crashes::ALL)
         .chain(door::ALL)
+        .chain(abuse::ALL)
         .copied()
         .collect();
     if words.iter().any(|w| w == "--list") {
