@@ -18,6 +18,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("sysctl", "procps"),
     ("bwrap", "bubblewrap"),
+    ("strace", "strace"),
     ("dbus-daemon", "dbus"),
     // The lab's servers.
     ("radvd", "radvd"),

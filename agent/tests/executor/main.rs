@@ -16,6 +16,7 @@ mod cases;
 mod crashes;
 mod device;
 mod door;
+mod faults;
 mod refusals;
 
 use std::process::ExitCode;
@@ -38,11 +39,21 @@ fn main() -> ExitCode {
         .chain(crashes::ALL)
         .chain(door::ALL)
         .chain(abuse::ALL)
+        .chain(faults::ALL)
         .copied()
         .collect();
+    let long = faults::LONG.iter().copied();
+    let ignored = words.iter().any(|w| w == "--ignored");
+    let cases: Vec<Case> = match words
+        .iter()
+        .any(|w| w == "--list" || w == "--include-ignored")
+    {
+        _ if ignored => long.collect(),
+        true => cases.into_iter().chain(long).collect(),
+        false => cases,
+    };
     if words.iter().any(|w| w == "--list") {
-        let ignored = words.iter().any(|w| w == "--ignored");
-        for (name, _) in cases.iter().filter(|_| !ignored) {
+        for (name, _) in cases {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;
