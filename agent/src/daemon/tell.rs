@@ -133,7 +133,7 @@ mod tests {
         std::iter::from_fn(|| spool.next_frame())
             .map(
                 |frame| match serde_json::from_slice(&frame.into_text()).unwrap() {
-                    DeviceFrame::Record { record, .. } => record,
+                    DeviceFrame::Record { record, .. } => *record,
                     other => panic!("{other:?}"),
                 },
             )
