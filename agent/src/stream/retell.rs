@@ -144,7 +144,7 @@ const WHOLE_EVERY_UNSTORED: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
-    use aizen_protocol::record::{Body, Forwarding, History};
+    use aizen_protocol::record::{Body, Change, ChangeKind, Forwarding, History};
 
     use super::*;
 
@@ -166,6 +166,19 @@ mod tests {
                 ..Forwarding::default()
             }),
         )
+    }
+
+    /// It holds another change each time.
+    fn memory(round: u64) -> Body {
+        let change = Change {
+            at: Timestamp::UNIX_EPOCH,
+            kind: ChangeKind::LinkUp,
+            component: round.to_string().as_str().into(),
+        };
+        Body::History(History {
+            series: Vec::new(),
+            changes: vec![change],
+        })
     }
 
     /// Tells a round at its second; where it was told before.
@@ -240,11 +253,7 @@ mod tests {
                 connection,
                 ..Way::default()
             };
-            tell(
-                &mut retelling,
-                way,
-                &record(second, Body::History(History::default())),
-            )
+            tell(&mut retelling, way, &record(second, memory(second)))
         };
         assert_eq!(told(1, None), None);
         let again = Again {
