@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, ExecutorStatus};
-use aizen_protocol::outcome::Isolation;
+use aizen_protocol::frame::Standing;
 use aizen_protocol::record::Trigger;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::collect::{self, Collector};
@@ -198,7 +198,13 @@ impl Here {
             asked: self.asked,
         };
         tasks.spawn(packages.run(happenings));
-        tasks.spawn(introduce(config.paths.executor_socket(), device, about));
+        let asked = self.state.standing();
+        tasks.spawn(introduce(
+            config.paths.executor_socket(),
+            device,
+            about,
+            asked,
+        ));
         tasks.spawn(uplink.run());
         Ok(spool)
     }
@@ -246,7 +252,12 @@ fn uplink_settings(config: &Config, server: Server, layout: &Layout) -> uplink::
 }
 
 /// Keeps what the device says of itself as the executor sees it.
-async fn introduce(executor: std::path::PathBuf, device: DeviceFile, about: watch::Sender<About>) {
+async fn introduce(
+    executor: std::path::PathBuf,
+    device: DeviceFile,
+    about: watch::Sender<About>,
+    asked: Arc<Notify>,
+) {
     // Asked seldom: each question wakes the executor.
     const EVERY: Duration = Duration::from_secs(300);
     loop {
@@ -261,7 +272,7 @@ async fn introduce(executor: std::path::PathBuf, device: DeviceFile, about: watc
                 Duration::from_secs(2)
             }
         };
-        tokio::time::sleep(wait).await;
+        tokio::time::timeout(wait, asked.notified()).await.ok();
     }
 }
 
@@ -277,18 +288,17 @@ async fn executor_status(socket: &std::path::Path) -> Result<ExecutorStatus, Con
 }
 
 fn about(device: &DeviceFile, executor: Option<ExecutorStatus>) -> About {
-    let (isolation, trust_version, takes_changes) = executor.map_or_else(
-        || (Isolation::default(), 0, false),
-        |s| (s.isolation, s.trust_version, s.changes_allowed && !s.paused),
-    );
+    let standing = executor.map(|s| Standing {
+        isolation: s.isolation,
+        trust_version: s.trust_version,
+        takes_changes: s.changes_allowed && !s.paused,
+    });
     About {
         device: device.device.clone(),
         epoch: device.epoch.clone(),
         boot: clock::boot(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
-        isolation,
-        trust_version,
-        takes_changes,
+        standing: standing.unwrap_or_default(),
     }
 }
 

@@ -298,6 +298,8 @@ pub enum DaemonRequest {
     Status,
     /// Root, operators: dial now, not after the backoff.
     Connect,
+    /// Root, operators: ask the executor again what this device may do, and tell the orchestrator if that changed.
+    Standing,
     /// Root, operators: one round of collection now.
     Collect,
     /// Root, operators: the newest numbers.

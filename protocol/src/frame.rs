@@ -26,6 +26,8 @@ pub const ENROLL_PATH: &str = "/v1/enroll";
 pub enum DeviceFrame {
     /// First on every connection.
     Hello(Hello),
+    /// Said whenever it changed since the last [`Hello`] or [`DeviceFrame::Standing`] of this connection.
+    Standing(Standing),
     /// One record; stays in the spool until acknowledged.
     Record {
         /// Its number.
@@ -63,6 +65,14 @@ pub struct Hello {
     pub agent: String,
     /// The lowest number still in the spool.
     pub oldest: Sequence,
+    /// What it can do and may do.
+    pub standing: Standing,
+}
+
+/// What a device can do and may do, as its executor says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
     /// What its sandbox gives.
     pub isolation: Isolation,
     /// Version of its trust document.

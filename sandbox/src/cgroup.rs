@@ -121,10 +121,16 @@ impl Group {
         Ok(directory)
     }
 
-    /// The files that a process writes 0 to, to be in all groups.
-    pub(crate) fn entrances(&self) -> Vec<PathBuf> {
+    /// The group of version 2.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// The groups of version 1.
+    pub(crate) fn legacy(&self) -> Vec<PathBuf> {
         let directories = self.directories.iter();
-        directories.map(|path| path.join("cgroup.procs")).collect()
+        let legacy = directories.filter(|path| Some(*path) != self.unified.as_ref());
+        legacy.cloned().collect()
     }
 
     /// True if a controller bounds the memory of all processes together.
@@ -170,7 +176,8 @@ impl Group {
 
     /// How many processes are in the fullest of the groups.
     pub(crate) fn population(&self) -> usize {
-        let listed = self.entrances().into_iter().map(fs::read_to_string);
+        let members = self.directories.iter().map(|path| path.join(MEMBERS));
+        let listed = members.map(fs::read_to_string);
         listed
             .map(|list| list.map_or(0, |text| text.lines().count()))
             .max()
@@ -198,6 +205,15 @@ impl Drop for Group {
     }
 }
 
+/// Moves a process into the group.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn join(group: &Path, process: i32) -> io::Result<()> {
+    fs::write(group.join(MEMBERS), process.to_string())
+}
+
+const MEMBERS: &str = "cgroup.procs";
 const REMOVALS: u32 = 100;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
 /// The group that the caller's own processes move into.

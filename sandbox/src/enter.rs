@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::parent_id;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,7 +21,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid};
 
 use crate::level::Layer;
 use crate::message::{self, Message, Order, RawEnd};
-use crate::{capability, landlock, mount, namespace, rlimit, seccomp, sys};
+use crate::{capability, cgroup, landlock, mount, namespace, rlimit, seccomp, sys};
 
 /// The name that the helper is called by; nobody types it.
 pub(crate) const ARGV0: &str = "aizen-sandbox-enter";
@@ -108,7 +108,8 @@ fn keep(control: BorrowedFd<'_>) -> Result<(), Failure> {
     let (ours, theirs) = step("socket", message::pair())?;
     // The next child is the first of the new pid namespace.
     let layers = [order.layers.clone(), vec![namespace::processes()]].concat();
-    match step("fork", sys::fork())? {
+    let (forked, join) = step("fork", fork_grouped(&order))?;
+    match forked {
         ForkResult::Child => {
             drop(ours);
             build(&order, handed, control, &theirs, layers)
@@ -119,9 +120,22 @@ fn keep(control: BorrowedFd<'_>) -> Result<(), Failure> {
             // The keeper holds no end of the script's output.
             sys::close(1);
             sys::close(2);
-            attend(&order, child, control, &ours)
+            attend(&order, child, &join, control, &ours)
         }
     }
+}
+
+/// Forks init, in its group of version 2 where this kernel can do that; and the groups that it is to be moved into.
+fn fork_grouped(order: &Order) -> io::Result<(ForkResult, Vec<PathBuf>)> {
+    let mut join = order.legacy.clone();
+    if let Some(unified) = &order.unified {
+        // Not before Linux 5.7, and not where the group says no: then the move says why.
+        if let Ok(forked) = fs::File::open(unified).and_then(sys::fork_into) {
+            return Ok((forked, join));
+        }
+        join.push(unified.clone());
+    }
+    Ok((sys::fork()?, join))
 }
 
 fn receive(control: BorrowedFd<'_>) -> io::Result<(Order, Handed)> {
@@ -145,10 +159,12 @@ fn receive(control: BorrowedFd<'_>) -> io::Result<(Order, Handed)> {
     Ok((order, handed))
 }
 
-/// The keeper's life: tell the parent about init, write its user map when asked, wait for its end.
+/// The keeper's life: tell the parent about init, move it into its groups, write its user map when asked, wait for its
+/// end.
 fn attend(
     order: &Order,
     init: Pid,
+    join: &[PathBuf],
     control: BorrowedFd<'_>,
     requests: &OwnedFd,
 ) -> Result<(), Failure> {
@@ -157,6 +173,10 @@ fn attend(
     });
     let passed: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
     step("tell", message::send(control, &Message::Init, &passed))?;
+    // A move waits until every processor was idle once: meanwhile init builds its tree.
+    for group in join {
+        on("cgroup", group, cgroup::join(group, init.as_raw()))?;
+    }
     while let Ok(Some((request, _))) = message::receive_bytes(requests.as_fd()) {
         let answer = match request.as_slice() {
             MAP => namespace::map(init.as_raw(), order.uid, order.gid),
@@ -191,10 +211,6 @@ fn build(
     keeper: &OwnedFd,
     mut layers: Vec<Layer>,
 ) -> Result<(), Failure> {
-    // First, so that everything from here on is counted.
-    for group in &order.groups {
-        on("cgroup", group, fs::write(group, "0"))?;
-    }
     // If memory runs out, the script goes before the agent does.
     layers.push(match fs::write("/proc/self/oom_score_adj", "1000") {
         Ok(()) => Layer::on("first_to_go", "oom_score_adj 1000"),
@@ -208,6 +224,9 @@ fn build(
     layers.push(tree(order, &layers)?);
     // The agent's own timers come first.
     rustix::process::nice(NICE).ok();
+    // The root of its control groups is where the process is when it is made: so not before it was moved.
+    step("cgroup", ask(keeper, ALIVE))?;
+    layers.push(namespace::groups());
     // Before the user namespace, which has no way to drop groups.
     step("groups", nix::unistd::setgroups(&[]))?;
     let mut user = namespace::user();

@@ -184,6 +184,8 @@ struct Sandbox {
     init: Option<OwnedFd>,
     output: Option<File>,
     capture: Capture,
+    /// The keeper said by closing its socket that all is over.
+    ended: bool,
     /// Dropped last: a group can be removed when its processes are gone.
     group: Group,
 }
@@ -209,7 +211,8 @@ impl Sandbox {
             limits: profile.limits,
             uid: profile.uid,
             gid: profile.gid,
-            groups: group.entrances(),
+            unified: group.unified().map(Path::to_path_buf),
+            legacy: group.legacy(),
             memory_grouped: group.bounds_memory(),
             layers: group.layers(),
             filters: filters.unwrap_or_default(),
@@ -235,6 +238,7 @@ impl Sandbox {
             init: None,
             output: Some(output.into()),
             capture: Capture::new(profile.limits.output_bytes),
+            ended: false,
             group,
         })
     }
@@ -347,7 +351,11 @@ impl Sandbox {
                     }
                     Heard::Said(message)
                 }
-                Ok(None) | Err(_) => Heard::KeeperEnded,
+                Ok(None) => {
+                    self.ended = true;
+                    Heard::KeeperEnded
+                }
+                Err(_) => Heard::KeeperEnded,
             };
         }
         Heard::Nothing
@@ -464,7 +472,8 @@ impl Drop for Sandbox {
         // A gate that closes without a word is a no.
         self.gate = None;
         let deadline = Instant::now() + UNKILLABLE;
-        let mut forced = false;
+        let mut forced = self.ended;
+        let mut pause = SHORTEST;
         while Instant::now() < deadline {
             match self.keeper.try_wait() {
                 Ok(None) => {}
@@ -474,7 +483,8 @@ impl Drop for Sandbox {
                 self.force();
                 forced = true;
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE);
         }
         // What can't be killed keeps its zombie; the keeper must not keep waiting for it.
         self.keeper.kill().ok();
@@ -534,6 +544,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 const ORDERLY: Duration = Duration::from_secs(2);
 /// After SIGKILL to the namespace.
 const UNKILLABLE: Duration = Duration::from_secs(5);
+/// Between the keeper's last word and its end there is hardly anything.
+const SHORTEST: Duration = Duration::from_micros(20);
 const PAUSE: Duration = Duration::from_millis(2);
 /// A pipe holds 64 KiB by default and 1 MiB at most; one round reads 256 KiB.
 const LAST_ROUNDS: usize = 5;

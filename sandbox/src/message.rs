@@ -28,8 +28,10 @@ pub(crate) struct Order {
     pub(crate) limits: Limits,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// The groups' `cgroup.procs` files.
-    pub(crate) groups: Vec<PathBuf>,
+    /// The control group of version 2, which init is born into where the kernel can do that.
+    pub(crate) unified: Option<PathBuf>,
+    /// The groups of version 1, which init is moved into.
+    pub(crate) legacy: Vec<PathBuf>,
     /// True if a memory controller counts, so that no address-space limit has to stand in for it.
     pub(crate) memory_grouped: bool,
     /// What the parent put up itself.

@@ -17,18 +17,22 @@ pub(crate) fn processes() -> Layer {
     try_one("pid_namespace", CloneFlags::CLONE_NEWPID)
 }
 
-/// Mounts, System V IPC, host name, cgroups and, if asked, the network.
+/// Mounts, System V IPC, host name and, if asked, the network.
 pub(crate) fn surroundings(network: Network) -> Vec<Layer> {
     let mut layers = vec![
         try_one("mount_namespace", CloneFlags::CLONE_NEWNS),
         try_one("ipc_namespace", CloneFlags::CLONE_NEWIPC),
         try_one("uts_namespace", CloneFlags::CLONE_NEWUTS),
-        try_one("cgroup_namespace", CloneFlags::CLONE_NEWCGROUP),
     ];
     if network == Network::Empty {
         layers.push(try_one("network_namespace", CloneFlags::CLONE_NEWNET));
     }
     layers
+}
+
+/// The control groups, of which the process's own become the root.
+pub(crate) fn groups() -> Layer {
+    try_one("cgroup_namespace", CloneFlags::CLONE_NEWCGROUP)
 }
 
 /// The user namespace. The process has no user in it until the keeper has written its map.

@@ -21,6 +21,32 @@ pub(crate) fn fork() -> io::Result<ForkResult> {
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
+/// As [`fork`], but the child is born into the control group of version 2 whose directory this is (clone3(2), Linux
+/// 5.7): moving it there afterwards waits for every processor.
+pub(crate) fn fork_into(group: impl AsFd) -> io::Result<ForkResult> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let number = u64::try_from(group.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: all fields are numbers, for which zero is "not asked for".
+    let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The bit is above those that the type of libc's constant has on some targets.
+    how.flags = 1 << 33;
+    how.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    how.cgroup = number;
+    // SAFETY: as in `fork`: one thread, memory is copied, no stack is given, so the child goes on where this returns.
+    // What the C library does around its own fork concerns other threads and locks, of which there are none; the
+    // thread's number that it keeps is only compared with itself.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of_val(&how)) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(ForkResult::Child),
+        Ok(pid) if pid > 0 => Ok(ForkResult::Parent {
+            child: nix::unistd::Pid::from_raw(pid),
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes `target` a copy of `source` that survives an exec, closing what `target` was.
 pub(crate) fn place(source: impl AsFd, target: RawFd) -> io::Result<()> {
     let source = source.as_fd().as_raw_fd();

@@ -147,6 +147,7 @@ fn a_paused_or_observing_device_refuses_every_change() {
     };
     assert!(world.device.try_aizen(&["pause"]).unwrap().status.success());
     assert_eq!(refused(&world, "paused", &good()), "paused");
+    world.wait_takes_changes(false).unwrap();
     assert!(
         world
             .device
@@ -155,6 +156,7 @@ fn a_paused_or_observing_device_refuses_every_change() {
             .status
             .success()
     );
+    world.wait_takes_changes(true).unwrap();
     let observed = good();
     world
         .device

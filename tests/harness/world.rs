@@ -77,6 +77,7 @@ impl World {
             id,
         };
         world.wait_health("healthy", Duration::from_secs(30))?;
+        world.wait_takes_changes(true)?;
         say("device", "first rounds of evidence: healthy");
         Ok(world)
     }
@@ -111,6 +112,21 @@ impl World {
         wait::until(&format!("the verdict '{health}'"), within, || {
             let status = self.device.ask(&["status"]).ok()?;
             (status["daemon"]["health"] == health).then_some(())
+        })
+        .with_context(|| self.said())
+    }
+
+    /// Waits until the orchestrator knows that the device takes changes, or that it takes none.
+    ///
+    /// # Errors
+    /// If it does not within half a minute.
+    pub fn wait_takes_changes(&self, wanted: bool) -> Result<()> {
+        let what = format!("the orchestrator to know: takes_changes is {wanted}");
+        wait::until(&what, Duration::from_secs(30), || {
+            let list = self.cloud.ask(&["devices"]).ok()?;
+            let mut devices = list["devices"].as_array()?.iter();
+            let told = devices.find(|d| d["device"] == self.id.as_str())?;
+            (told["takes_changes"] == wanted).then_some(())
         })
         .with_context(|| self.said())
     }

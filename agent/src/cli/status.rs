@@ -135,10 +135,24 @@ async fn tell(config: &Config, request: &ExecutorRequest, done: &str) -> anyhow:
         .await?
     {
         ExecutorAnswer::Done => {
+            tell_standing(config).await;
             writeln!(io::stdout(), "{done}")?;
             Ok(ExitCode::SUCCESS)
         }
         other => apply::unexpected(other, false),
+    }
+}
+
+/// Lets the daemon tell the orchestrator at once. One that does not answer asks the executor by itself, later.
+async fn tell_standing(config: &Config) {
+    let told = async {
+        Connection::connect(&config.paths.daemon_socket())
+            .await?
+            .ask::<_, DaemonAnswer>(&DaemonRequest::Standing)
+            .await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(500), told).await {
+        tracing::debug!(%error, "the daemon was not told");
     }
 }
 

@@ -89,6 +89,7 @@ fn needed(request: &DaemonRequest) -> Access {
     match request {
         DaemonRequest::Status => Access::Anybody,
         DaemonRequest::Connect
+        | DaemonRequest::Standing
         | DaemonRequest::Collect
         | DaemonRequest::Metrics
         | DaemonRequest::Remembered
@@ -108,6 +109,10 @@ async fn answer(
         DaemonRequest::Connect => DaemonAnswer::Failed {
             message: "this device is not enrolled: see 'aizen enroll --help'".to_owned(),
         },
+        DaemonRequest::Standing => {
+            state.standing().notify_one();
+            DaemonAnswer::Done
+        }
         DaemonRequest::Collect => {
             // A full queue holds a round already.
             asked.try_send(Trigger::Asked).ok();

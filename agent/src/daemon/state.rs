@@ -9,7 +9,7 @@ use aizen_protocol::limit;
 use aizen_protocol::record::{Body, History, Record};
 use aizen_sanitizer::Sanitized;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::thinned::Thinned;
 use crate::stream::handle::SpoolHandle;
@@ -33,6 +33,8 @@ struct Known {
     /// The newest glance, until a round has seen the same.
     glanced: Vec<Record>,
     sanitized: Arc<Vec<Sanitized<Record>>>,
+    /// Somebody changed what this device may do.
+    standing: Arc<Notify>,
 }
 
 impl State {
@@ -40,6 +42,11 @@ impl State {
         let mut known = self.lock();
         known.device = Some(device);
         known.spool = Some(spool);
+    }
+
+    /// What wakes whoever asks the executor for the device's standing.
+    pub(super) fn standing(&self) -> Arc<Notify> {
+        Arc::clone(&self.lock().standing)
     }
 
     pub(super) fn connected_by(

@@ -121,6 +121,7 @@ struct Link<'u> {
 enum Happened {
     Message(Option<Result<Message, tungstenite::Error>>),
     Command(Option<Command>),
+    Standing,
     Room,
     Grown,
     Nothing,
@@ -153,12 +154,17 @@ impl Link<'_> {
                 drop(permit);
                 Happened::Room
             }
+            Ok(()) = self.hands.talk.about.changed() => Happened::Standing,
             () = self.hands.spool.grown(), if !self.more => Happened::Grown,
             () = sleep(pause) => Happened::Nothing,
         };
         match happened {
             Happened::Message(message) => self.read(message.ok_or(LinkError::Ended)??).await,
             Happened::Command(command) => self.obey(command.ok_or(LinkError::Ending)?),
+            Happened::Standing => {
+                let standing = self.hands.talk.about.borrow_and_update().standing.clone();
+                self.say(&DeviceFrame::Standing(standing))
+            }
             Happened::Room => self.hand_over(),
             Happened::Grown => {
                 self.more = true;
@@ -205,9 +211,7 @@ impl Link<'_> {
             boot: about.boot,
             agent: about.agent,
             oldest: spool.oldest,
-            isolation: about.isolation,
-            trust_version: about.trust_version,
-            takes_changes: about.takes_changes,
+            standing: about.standing,
         }))
     }
 

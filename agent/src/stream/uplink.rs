@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use aizen_protocol::control::UplinkState;
 use aizen_protocol::envelope::Envelope;
-use aizen_protocol::frame::UPLINK_PATH;
+use aizen_protocol::frame::{Standing, UPLINK_PATH};
 use aizen_protocol::id::{BootId, ChangeId, DeviceId, Digest, Epoch};
-use aizen_protocol::outcome::Isolation;
 use aizen_protocol::statement::Confirmation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -55,7 +54,7 @@ impl Settings {
     }
 }
 
-/// What the device says of itself in its first frame.
+/// What the device says of itself in its first frame, and of its standing whenever that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// The device.
@@ -66,12 +65,8 @@ pub struct About {
     pub boot: BootId,
     /// The agent's version.
     pub agent: String,
-    /// What its sandbox gives.
-    pub isolation: Isolation,
-    /// Version of its trust document.
-    pub trust_version: u64,
-    /// True if its policy allows changes and they are not paused.
-    pub takes_changes: bool,
+    /// What it can do and may do.
+    pub standing: Standing,
 }
 
 /// What the uplink is told.

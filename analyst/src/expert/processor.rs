@@ -11,8 +11,12 @@ use crate::case::View;
 const PACKETS: u64 = 90;
 /// Steps in a row that make it no peak.
 const STEPS: usize = 2;
-/// The same for programs: they may work hard for a while.
+/// The same for programs, which may work hard for a while: at least so many steps ...
 const BUSY_STEPS: usize = 6;
+/// ... and as many as this time needs, in seconds, where rounds follow each other quickly.
+const BUSY_S: u64 = 60;
+/// But no more than this.
+const MOST_STEPS: usize = 60;
 /// Share of all processors that programs use, percent.
 const BUSY: u64 = 95;
 /// Packets that a step drops; one burst drops some.
@@ -219,7 +223,9 @@ fn dropped(view: &View<'_>) -> Option<Draft> {
 
 /// Programs take all processors for a minute.
 fn programs(view: &View<'_>) -> Option<Draft> {
-    let steps = trend::steps(view, |pass| pass.cpu.as_ref(), BUSY_STEPS)?;
+    let steps = (BUSY_STEPS..=MOST_STEPS)
+        .map_while(|count| trend::steps(view, |pass| pass.cpu.as_ref(), count))
+        .find(|steps| steps.iter().map(Step::seconds).sum::<u64>() >= BUSY_S)?;
     let mean = |step: &Step<'_, Vec<CpuTimes>>| {
         let uses = uses(step);
         let count = u64::try_from(uses.len()).ok().filter(|count| *count > 0)?;
@@ -243,8 +249,9 @@ fn programs(view: &View<'_>) -> Option<Draft> {
         "programs",
         oldest.at,
         format!(
-            "programs used at least {least} % of all processors in each of the last {BUSY_STEPS} \
-             readings"
+            "programs used at least {least} % of all processors in each of the last {} \
+             readings",
+            steps.len()
         ),
     );
     let waits = view

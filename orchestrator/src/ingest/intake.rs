@@ -71,6 +71,7 @@ pub(super) fn take(
     for frame in frames {
         match frame {
             DeviceFrame::Hello(_) => return Err(IntakeError::SecondHello),
+            DeviceFrame::Standing(standing) => devices::stands(tx, &device.device, &standing)?,
             DeviceFrame::Record { seq, record } => {
                 numbered = true;
                 if is_next(&mut through, seq)? && !leaks(tx, &device, seq, &record, now)? {

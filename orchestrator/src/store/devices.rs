@@ -1,7 +1,7 @@
 //! Enrolled devices, their connections, and the one-time tokens that enrolled them.
 
 use aizen_protocol::finding::Verdict;
-use aizen_protocol::frame::Hello;
+use aizen_protocol::frame::{Hello, Standing};
 use aizen_protocol::id::{DeviceId, Digest, Epoch, Sequence};
 use aizen_protocol::key::PublicKey;
 use aizen_protocol::outcome::Isolation;
@@ -131,18 +131,15 @@ pub(crate) fn connected(
     now: Timestamp,
 ) -> Result<i64, StoreError> {
     tx.execute(
-        "UPDATE devices SET epoch = ?2, agent = ?3, seen_at = ?4, isolation = ?5, \
-         trust_version = ?6, takes_changes = ?7 WHERE id = ?1",
+        "UPDATE devices SET epoch = ?2, agent = ?3, seen_at = ?4 WHERE id = ?1",
         params![
             Plain(&hello.device),
             Plain(&hello.epoch),
             hello.agent,
             At(now),
-            Json(&hello.isolation),
-            Seq(Sequence(hello.trust_version)),
-            hello.takes_changes,
         ],
     )?;
+    stands(tx, &hello.device, &hello.standing)?;
     tx.execute(
         "INSERT INTO connections (device, opened_at) VALUES (?1, ?2)",
         params![Plain(&hello.device), At(now)],
@@ -155,6 +152,24 @@ pub(crate) fn connected(
         [Plain(&hello.device)],
     )?;
     Ok(connection)
+}
+
+/// Keeps what a device says of its standing.
+pub(crate) fn stands(
+    tx: &Transaction<'_>,
+    device: &DeviceId,
+    standing: &Standing,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE devices SET isolation = ?2, trust_version = ?3, takes_changes = ?4 WHERE id = ?1",
+        params![
+            Plain(device),
+            Json(&standing.isolation),
+            Seq(Sequence(standing.trust_version)),
+            standing.takes_changes,
+        ],
+    )?;
+    Ok(())
 }
 
 /// Everything up to `through` is stored; `round_waits` if a round ended in it.

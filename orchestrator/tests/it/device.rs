@@ -7,7 +7,7 @@ use std::time::Duration;
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::frame::{
     CloudFrame, DeviceFrame, ENROLL_PATH, EnrollAnswer, EnrollRequest, EnrollToken, Enrolled,
-    Hello, SUBPROTOCOL, UPLINK_PATH,
+    Hello, SUBPROTOCOL, Standing, UPLINK_PATH,
 };
 use aizen_protocol::id::{BootId, Digest, Epoch, Sequence};
 use aizen_protocol::key::PrivateKey;
@@ -146,9 +146,11 @@ impl Device {
             boot: BootId::fresh(),
             agent: "0.1.0".into(),
             oldest: Sequence(1),
-            isolation: Isolation::default(),
-            trust_version: 1,
-            takes_changes: true,
+            standing: Standing {
+                isolation: Isolation::default(),
+                trust_version: 1,
+                takes_changes: true,
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Numbers, acknowledgements, and one connection a device.
 
+use aizen_protocol::frame::DeviceFrame;
 use aizen_protocol::id::Sequence;
 use aizen_protocol::record::{Body, Gap};
 
@@ -64,9 +65,9 @@ async fn a_device_that_takes_no_changes_is_asked_for_none() {
     let mut device = Device::enrolled_in(&fleet).await;
     let mut link = device.dial(&fleet).await;
     let mut hello = device.hello();
-    hello.takes_changes = false;
-    link.send(&aizen_protocol::frame::DeviceFrame::Hello(hello))
-        .await;
+    let allowed = hello.standing.clone();
+    hello.standing.takes_changes = false;
+    link.send(&DeviceFrame::Hello(hello)).await;
     link.next().await;
     device
         .send_round(&mut link, evidence::dead_resolver(1))
@@ -78,9 +79,17 @@ async fn a_device_that_takes_no_changes_is_asked_for_none() {
         "device": id, "intent": "x", "script": "true\n",
         "manifest": { "class": "repair", "min_isolation": 2, "timeout_s": 5 },
     });
-    let (status, refused) = fleet.post("/proposals", body).await;
+    let (status, refused) = fleet.post("/proposals", body.clone()).await;
     assert_eq!(status, 409);
     assert_eq!(refused["error"]["code"], "observe_only");
+
+    link.send(&DeviceFrame::Standing(allowed)).await;
+    device
+        .send_round(&mut link, evidence::dead_resolver(2))
+        .await;
+    fleet.case_in_state("rehearsing").await;
+    let (status, _) = fleet.post("/proposals", body).await;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,4 +8,3 @@ mod network;
 mod process;
 mod resource;
 mod run;
-mod start;

@@ -29,13 +29,13 @@ fn exit_status_and_signal_are_told_apart() {
 #[test]
 fn a_script_that_does_not_end_is_ended_by_the_deadline() {
     let mut script = profile(&format!("echo began; sleep {}", marker(1)));
-    script.timeout = Duration::from_millis(300);
+    script.timeout = Duration::from_secs(2);
     let finished = run(script);
     assert_eq!(finished.end, End::TimedOut);
     assert_eq!(said(&finished), "began");
-    assert!(finished.took >= Duration::from_millis(300));
+    assert!(finished.took >= Duration::from_secs(2));
     assert!(
-        finished.took < Duration::from_secs(2),
+        finished.took < Duration::from_secs(20),
         "{:?}",
         finished.took
     );
@@ -45,7 +45,8 @@ fn a_script_that_does_not_end_is_ended_by_the_deadline() {
 #[test]
 fn at_the_deadline_a_script_may_say_goodbye() {
     let mut script = profile("trap 'echo goodbye; exit 3' TERM; while :; do sleep 0.05; done");
-    script.timeout = Duration::from_millis(300);
+    script.timeout = Duration::from_secs(2);
+    script.grace = Duration::from_secs(10);
     let finished = run(script);
     assert_eq!(finished.end, End::TimedOut);
     assert_eq!(said(&finished).lines().last(), Some("goodbye"));
@@ -57,12 +58,12 @@ fn detached_processes_that_ignore_signals_end_by_the_deadline_and_nothing_is_lef
     let mut script = profile(&format!(
         "trap '' TERM HUP INT; (setsid sh -c 'trap \"\" TERM; sleep {sleep}; sleep {sleep}' &) ; sleep {sleep}; sleep {sleep}"
     ));
-    script.timeout = Duration::from_millis(400);
+    script.timeout = Duration::from_secs(2);
     script.grace = Duration::from_millis(300);
     let finished = run(script);
     assert_eq!(finished.end, End::TimedOut);
     assert!(
-        finished.took < Duration::from_secs(2),
+        finished.took < Duration::from_secs(20),
         "{:?}",
         finished.took
     );
@@ -83,7 +84,7 @@ fn a_child_that_outlives_the_script_is_killed_and_counted() {
     )));
     assert_eq!(finished.end, End::Exited(0));
     assert_eq!(finished.leftover_processes, 2);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(20));
     assert!(!runs(&sleep));
 }
 
@@ -138,7 +139,7 @@ fn a_kill_of_everything_hits_the_script_alone() {
         "{:?}",
         finished.end
     );
-    assert!(finished.took < Duration::from_secs(5));
+    assert!(finished.took < Duration::from_secs(20));
     assert!(sleeper.lives());
 }
 
@@ -149,7 +150,7 @@ fn a_stopped_script_is_ended_too() {
     script.grace = Duration::from_millis(200);
     let finished = run(script);
     assert_eq!(finished.end, End::TimedOut);
-    assert!(finished.took < Duration::from_secs(2));
+    assert!(finished.took < Duration::from_secs(20));
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn a_fork_bomb_stops_at_its_limit_and_the_host_can_still_fork() {
     let finished = run(script);
     assert!(Command::new("true").status().unwrap().success());
     assert!(
-        finished.took < Duration::from_secs(6),
+        finished.took < Duration::from_secs(30),
         "{:?}",
         finished.took
     );
@@ -107,7 +107,7 @@ fn a_spinning_process_runs_out_of_its_time() {
         "{:?}",
         finished.end
     );
-    assert!(finished.took < Duration::from_secs(10));
+    assert!(finished.took < Duration::from_secs(30));
 }
 
 #[test]
@@ -116,6 +116,6 @@ fn a_pipe_that_is_kept_open_does_not_keep_the_run_open() {
     script.timeout = Duration::from_secs(30);
     let finished = run(script);
     assert_eq!(finished.end, End::Exited(0));
-    assert!(finished.took < Duration::from_secs(5));
+    assert!(finished.took < Duration::from_secs(20));
     assert_eq!(said(&finished), "over");
 }
