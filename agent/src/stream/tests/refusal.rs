@@ -106,5 +106,5 @@ fn a_certificate_for_another_key_is_no_identity() {
     let ca = Ca::new();
     let mut identity = ca.identity();
     identity.key = PrivateKey::generate().unwrap();
-    assert!(super::tls::uplink_config(&identity).is_err());
+    assert!(crate::stream::tls::uplink_config(&identity).is_err());
 }

@@ -98,14 +98,14 @@ async fn an_uplink_that_never_had_an_answer_says_what_is_wrong_with_the_name() {
     let ca = Ca::new();
     let cloud = Cloud::with_ca(&ca).await;
     let dir = tempfile::tempdir().unwrap();
-    let mut dialer = super::dial::Dialer::new(
+    let mut dialer = crate::stream::dial::Dialer::new(
         format!("orchestrator.invalid:{}", cloud.address().port())
             .parse()
             .unwrap(),
         "/",
-        super::tls::uplink_config(&ca.identity()).unwrap(),
-        super::dial::Patience::default(),
-        super::meter::Meter::default(),
+        crate::stream::tls::uplink_config(&ca.identity()).unwrap(),
+        crate::stream::dial::Patience::default(),
+        crate::stream::meter::Meter::default(),
     )
     .remembering(dir.path().join("none"));
     let error = soon("an error", dialer.dial())
