@@ -405,6 +405,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rare_collector_saw_holds_while_it_rests_and_no_longer() {
+        let mut collector = Collector::new(Settings::default());
+        let since = BootTime(Duration::from_secs(1000));
+        for name in ["path_mtu", "dns"] {
+            let kept = Kept {
+                at: clock::now(),
+                since,
+                body: None,
+                gaps: Vec::new(),
+            };
+            collector.kept.insert(name, kept);
+        }
+        let mut kept_after = |seconds| {
+            collector.forget(BootTime(since.0 + Duration::from_secs(seconds)));
+            collector.kept.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(kept_after(60), ["dns", "path_mtu"]);
+        // Its turn came, and it had nothing to look at.
+        assert_eq!(kept_after(600), ["dns"]);
+    }
+
+    #[test]
     fn a_device_without_boot_id_still_has_one_of_its_own() {
         let root = tempfile::tempdir().unwrap();
         let settings = || Settings {
