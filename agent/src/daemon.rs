@@ -29,6 +29,7 @@ mod answer;
 mod packages;
 mod rounds;
 mod state;
+mod tell;
 mod thinned;
 
 use packages::Packages;
@@ -147,7 +148,7 @@ impl Here {
                 history: Default::default(),
             },
             exports: config.metrics.otlp.is_some(),
-            history_due: tokio::time::Instant::now(),
+            teller: Default::default(),
         };
         tasks.spawn(async move { rounds.run(netlink, asks).await });
         Ok(Self {

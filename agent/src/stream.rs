@@ -11,6 +11,7 @@ mod lane;
 mod segment;
 mod ledger;
 pub mod handle;
+pub mod retell;
 pub mod session;
 pub mod backoff;
 pub mod meter;

@@ -2,22 +2,32 @@
 //!
 //! Records are grouped into passes (one round of one boot). Only a pass that ended is evidence: a half-sent one would
 //! show gaps that aren't there. The newest is the present, the older ones tell what changed and since when.
+//!
+//! A device does not tell twice what did not change: the end of a round names the round that has the record
+//! ([`Again`]). Such a pass has it as if it had been told, with the time that it was seen; where that record did not
+//! arrive, or is too old, the pass has a gap that says so.
 
 use std::collections::BTreeMap;
 
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::limit;
+use aizen_protocol::private::Text;
 use aizen_protocol::record::{
-    Address, Body, Certificate, ConfigFile, Connect, Conntrack, CpuTimes, Dhcp, DhcpProbe,
-    DnsProbe, Duplicate, Ethernet, Fdb, FilterChain, Forwarding, History, Host, Link, Lldp, Load,
-    LogLine, Module, Neighbour, NeighbourTable, PathMtu, Portal, PppoeProbe, Pressure, Profile,
-    Protocols, Queue, Radio, Reach, Record, Resolvers, Round, Route, RouterProbe, Rule, Service,
-    Softnet, Time, Trace, WireGuard,
+    Address, Again, Body, COLLECTORS, Certificate, ConfigFile, Connect, Conntrack, CpuTimes, Dhcp,
+    DhcpProbe, DnsProbe, Duplicate, Ethernet, Fdb, FilterChain, Forwarding, Gap, History, Host,
+    Link, Lldp, Load, LogLine, Module, Neighbour, NeighbourTable, PathMtu, Portal, PppoeProbe,
+    Pressure, Profile, Protocols, Queue, Radio, Reach, Record, Resolvers, Round, Route,
+    RouterProbe, Rule, Service, Softnet, Time, Trace, WireGuard,
 };
 use jiff::Timestamp;
 
 mod counter;
+mod shared;
+#[cfg(test)]
+mod tests;
 mod view;
+
+use shared::Shared;
 
 pub(crate) use counter::{counted, grown, growth};
 pub(crate) use view::{Family, Over, View, Way, default_route, has_default, same_link};
@@ -43,9 +53,17 @@ impl Case {
             let key = (record.boot.clone(), record.round);
             groups.entry(key).or_default().push(record);
         }
-        let mut passes: Vec<Pass> = groups
+        let told: BTreeMap<(BootId, RoundId), Told> = groups
             .into_iter()
-            .filter_map(|((boot, round), records)| Pass::assemble(boot, round, records))
+            .map(|(key, records)| (key, Told::of(records)))
+            .collect();
+        let mut passes: Vec<Pass> = told
+            .iter()
+            .filter_map(|((boot, round), own)| {
+                let mut pass = own.ended(boot, *round)?;
+                pass.inherit(|from| told.get(&(boot.clone(), from)));
+                Some(pass)
+            })
             .collect();
         // A boot has no number: the one with the newest reading is the present one. Within a boot the round counts,
         // because the clock may have been set back.
@@ -82,18 +100,19 @@ pub(crate) struct Seen<T> {
     /// When it was read, by the device's clock.
     pub(crate) at: Timestamp,
     /// What was read.
-    pub(crate) value: T,
+    pub(crate) value: Shared<T>,
 }
 
 /// Takes a value as it is.
 fn whole<T>(at: Timestamp, value: T) -> Seen<T> {
+    let value = Shared::new(value);
     Seen { at, value }
 }
 
 /// Takes a list, bounded.
 fn bounded<T>(at: Timestamp, mut value: Vec<T>) -> Seen<Vec<T>> {
     value.truncate(limit::OBJECTS);
-    Seen { at, value }
+    whole(at, value)
 }
 
 macro_rules! pass {
@@ -107,24 +126,52 @@ macro_rules! pass {
             pub(crate) ended: Seen<Round>,
         }
 
-        impl Pass {
-            fn new(boot: BootId, id: RoundId, ended: Seen<Round>) -> Self {
-                Self { boot, id, $($field: None,)* ended }
-            }
+        /// What came of one round itself, whether its end did or not.
+        #[derive(Debug, Default)]
+        struct Told {
+            $($field: Option<Seen<$value>>,)*
+            end: Option<Seen<Round>>,
+        }
 
+        impl Told {
             fn keep(&mut self, at: Timestamp, body: Body) {
                 match body {
                     $(Body::$body(value) => self.$field = Some($take(at, value)),)*
-                    // The end was taken when the pass was assembled.
-                    Body::Round(_) => {}
+                    Body::Round(value) => self.end = Some(whole(at, value)),
                 }
             }
 
+            /// The pass, if the round ended.
+            fn ended(&self, boot: &BootId, id: RoundId) -> Option<Pass> {
+                Some(Pass {
+                    boot: boot.clone(),
+                    id,
+                    $($field: self.$field.clone(),)*
+                    ended: self.end.clone()?,
+                })
+            }
+        }
+
+        impl Pass {
             /// True if this collector gave something in this pass.
             pub(crate) fn has(&self, collector: &str) -> bool {
                 match collector {
                     $(stringify!($field) => self.$field.is_some(),)*
                     "round" => true,
+                    _ => false,
+                }
+            }
+
+            /// Takes over what one collector told in another round; false if there is nothing.
+            fn take_over(&mut self, collector: &str, told: &Told, at: Option<Timestamp>) -> bool {
+                match collector {
+                    $(stringify!($field) => {
+                        self.$field = told.$field.clone().map(|seen| Seen {
+                            at: at.unwrap_or(seen.at),
+                            ..seen
+                        });
+                        self.$field.is_some()
+                    })*
                     _ => false,
                 }
             }
@@ -176,8 +223,8 @@ pass! {
     history: History(History) by whole,
 }
 
-impl Pass {
-    fn assemble(boot: BootId, id: RoundId, mut records: Vec<Record>) -> Option<Self> {
+impl Told {
+    fn of(mut records: Vec<Record>) -> Self {
         // The newest record of a kind comes last and wins; equal times are told apart by content, not by arrival.
         // Written out only for those: a full case has thousands of records.
         records.sort_by(|a, b| {
@@ -185,14 +232,42 @@ impl Pass {
                 .cmp(&(b.at, b.body.collector()))
                 .then_with(|| format!("{:?}", a.body).cmp(&format!("{:?}", b.body)))
         });
-        let ended = records.iter().rev().find_map(|record| match &record.body {
-            Body::Round(round) => Some(whole(record.at, round.clone())),
-            _ => None,
-        })?;
-        let mut pass = Self::new(boot, id, ended);
+        let mut told = Self::default();
         for record in records {
-            pass.keep(record.at, record.body);
+            told.keep(record.at, record.body);
         }
-        Some(pass)
+        told
     }
 }
+
+impl Pass {
+    /// Adds what its end says was told before. What the pass has itself counts more.
+    fn inherit<'a>(&mut self, told: impl Fn(RoundId) -> Option<&'a Told>) {
+        let mut lost = Vec::new();
+        let end = self.ended.value.clone();
+        for (collector, again) in &end.again {
+            if self.has(collector) || !COLLECTORS.contains(&collector.as_str()) {
+                continue;
+            }
+            let source = told(again.round).filter(|_| is_recent(again.round, self.id));
+            if !source.is_some_and(|told| self.take_over(collector, told, again.at)) {
+                lost.push(Gap {
+                    collector: collector.clone(),
+                    reason: Text(LOST.to_owned()),
+                });
+            }
+        }
+        if !lost.is_empty() {
+            self.ended.value.make_mut().gaps.extend(lost);
+        }
+    }
+}
+
+/// Rounds are numbered by milliseconds since the boot, whatever the clock was set to.
+fn is_recent(told: RoundId, now: RoundId) -> bool {
+    let longest = u64::try_from(Again::LONGEST.as_millis()).unwrap_or(u64::MAX);
+    told <= now && now.0 - told.0 <= longest
+}
+
+const LOST: &str =
+    "it did not change since an earlier round, whose record of it did not arrive or is too old";

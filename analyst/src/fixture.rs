@@ -195,6 +195,7 @@ impl Evidence {
                 took_ms: 900,
                 gaps: self.gaps.clone(),
                 dropped: 0,
+                again: Default::default(),
             }),
         ];
         let told = |body: &Body| {

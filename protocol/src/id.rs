@@ -116,7 +116,7 @@ identifier!(
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
-/// One pass over all collectors; counts up within a boot.
+/// One pass over all collectors: milliseconds since the boot when it began, made to count up within the boot.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

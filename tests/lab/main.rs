@@ -1,4 +1,4 @@
-//! The fault lab as tests: every recorded scenario, and a fixed selection of those that run.
+//! The fault lab as tests: every recorded scenario, as it is and as it travels, and a fixed selection of those that run.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,8 @@ use harness::lab::recorded::{self, Recorded};
 use harness::lab::run::{self, How};
 use harness::lab::scenario::{self, Scenario};
 use libtest_mimic::{Arguments, Failed, Trial};
+
+mod retold;
 
 /// The same names and addresses in each test run; `cargo xtask lab` draws new ones.
 const SEED: u64 = 1;
@@ -22,7 +24,12 @@ fn main() -> Result<ExitCode> {
             replays(&recorded)
         })
     });
-    let trials = real.chain(replayed).collect();
+    let retold = recorded::all()?.into_iter().map(|recorded| {
+        Trial::test(format!("retold::{}", recorded.name), move || {
+            retold::misses_nothing(&recorded)
+        })
+    });
+    let trials = real.chain(replayed).chain(retold).collect();
     Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
 }
 

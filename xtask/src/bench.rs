@@ -13,11 +13,12 @@ mod loop_time;
 mod names;
 mod probes;
 mod sandbox_start;
+mod uplink;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns", "probes"])]
+    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns", "probes", "uplink"])]
     only: Option<String>,
 }
 
@@ -34,6 +35,12 @@ const PEERS: &[(&str, &str)] = &[
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let mut say = |line: &str| print(&format!("<!-- {line} -->"));
     packages::ensure(&mut say)?;
+    if args.only.as_deref() == Some("uplink") {
+        // Bytes are the same in every profile, and there is no peer.
+        build::programs()?;
+        print(&format!("{HEAD}\n{}", uplink::rows()?));
+        return Ok(());
+    }
     packages::ensure_all(PEERS, &mut say)?;
     build::programs()?;
     build::cargo(&[
@@ -45,7 +52,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         "aizen-agent",
     ])?;
     let device = device_program()?;
-    print("| what | this product | peer | ratio |\n| --- | --- | --- | --- |");
+    print(HEAD);
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
     if wanted("footprint") {
         print(&footprint::rows(&device)?);
@@ -62,8 +69,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if wanted("loop") {
         print(&loop_time::rows()?);
     }
+    if wanted("uplink") {
+        print(&uplink::rows()?);
+    }
     Ok(())
 }
+
+const HEAD: &str = "| what | this product | peer | ratio |\n| --- | --- | --- | --- |";
 
 /// The program as it ships: `target/device/aizen`, beside this profile's folder.
 fn device_program() -> Result<PathBuf> {

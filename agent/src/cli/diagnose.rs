@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aizen_protocol::finding::{Health, Verdict};
-use aizen_protocol::record::{History, Record, Trigger};
+use aizen_protocol::private::Text;
+use aizen_protocol::record::{Gap, History, Record, Trigger};
 use aizen_sanitizer::Observation;
 use anyhow::Context as _;
 use clap::Args;
@@ -49,6 +50,29 @@ pub struct Remembered {
     pub history: Option<History>,
     /// Records of some of its rounds.
     pub rounds: Vec<Record>,
+    /// Why a daemon that runs did not tell; none if it did.
+    pub refused: Option<String>,
+}
+
+impl Remembered {
+    /// Nothing, and why.
+    pub(super) fn refused(why: String) -> Self {
+        Self {
+            refused: Some(why),
+            ..Self::default()
+        }
+    }
+
+    /// What the verdict says of a memory that it lacks.
+    fn gap(&self) -> Option<Gap> {
+        let why = self.refused.as_ref()?;
+        Some(Gap {
+            collector: "history".to_owned(),
+            reason: Text(format!(
+                "the daemon's memory: this verdict knows the last seconds only, because {why}"
+            )),
+        })
+    }
 }
 
 /// Runs the command: `remembered` is what the daemon knows of the last hours, `stage` is opened only for a recording.
@@ -101,8 +125,10 @@ async fn judge(
     remembered: Option<Remembered>,
     stage: impl FnOnce() -> Result<Stage, SanitizeError>,
 ) -> anyhow::Result<(Vec<Record>, Verdict)> {
+    let gap = remembered.as_ref().and_then(Remembered::gap);
     let observations = progress::shown(observe(settings, remembered)).await;
-    let verdict = analyze::local(&observations);
+    let mut verdict = analyze::local(&observations);
+    verdict.unseen.extend(gap);
     let records = observations
         .iter()
         .map(|observation| Record::clone(&observation.local()))
@@ -119,7 +145,10 @@ async fn observe(settings: Settings, remembered: Option<Remembered>) -> Vec<Obse
     let began = clock::since_boot();
     let mut collector = Collector::new(settings);
     let mut observations = Vec::new();
-    if let Some(Remembered { history, rounds }) = remembered {
+    if let Some(Remembered {
+        history, rounds, ..
+    }) = remembered
+    {
         observations.extend(rounds.into_iter().map(Observation::new));
         if let Some(history) = history {
             collector.inherit(history);
@@ -153,6 +182,16 @@ const LONGEST: Duration = Duration::from_millis(9500);
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn a_memory_that_was_refused_is_a_gap_with_its_reason() {
+        let gap = Remembered::refused("it is paused".to_owned())
+            .gap()
+            .unwrap();
+        assert!(gap.reason.0.starts_with("the daemon's memory: "));
+        assert!(gap.reason.0.ends_with("because it is paused"));
+        assert_eq!(Remembered::default().gap(), None);
+    }
 
     fn stage() -> Result<Stage, SanitizeError> {
         Stage::open(&Config::load(None).unwrap())

@@ -68,22 +68,46 @@ pub(super) async fn uplink(command: &UplinkCommand, config: &Config) -> anyhow::
     }
 }
 
-/// What the daemon remembers; none without a daemon, or for people that it doesn't tell.
+/// What the daemon remembers; none without a daemon. One that runs and does not tell is worth a word.
 pub(super) async fn remembered(config: &Config) -> Option<Remembered> {
-    let asked = async {
-        let mut daemon = Connection::connect(&config.paths.daemon_socket())
-            .await
-            .ok()?;
-        match daemon.ask(&DaemonRequest::Remembered).await.ok()? {
-            DaemonAnswer::Remembered { history, rounds } => Some(Remembered { history, rounds }),
-            _ => None,
-        }
-    };
     // A daemon that hangs must not cost the diagnosis its time.
-    tokio::time::timeout(Duration::from_millis(500), asked)
+    const PATIENCE: Duration = Duration::from_millis(500);
+    match tokio::time::timeout(PATIENCE, ask_memory(config)).await {
+        Ok(answered) => lent(answered),
+        Err(_) => Some(Remembered::refused(format!(
+            "the daemon did not answer within {} ms",
+            PATIENCE.as_millis()
+        ))),
+    }
+}
+
+fn lent(answered: Result<DaemonAnswer, ControlError>) -> Option<Remembered> {
+    Some(match answered {
+        Ok(DaemonAnswer::Remembered { history, rounds }) => Remembered {
+            history,
+            rounds,
+            refused: None,
+        },
+        Ok(DaemonAnswer::Failed { message }) => Remembered::refused(message),
+        Ok(_) => Remembered::refused("the daemon answered another question".to_owned()),
+        Err(ControlError::Unreachable { source, .. }) if is_nobody(&source) => return None,
+        Err(error) => Remembered::refused(error.to_string()),
+    })
+}
+
+async fn ask_memory(config: &Config) -> Result<DaemonAnswer, ControlError> {
+    Connection::connect(&config.paths.daemon_socket())
+        .await?
+        .ask(&DaemonRequest::Remembered)
         .await
-        .ok()
-        .flatten()
+}
+
+/// No socket, or one that a daemon left behind.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 pub(super) async fn pause(config: &Config) -> anyhow::Result<ExitCode> {
@@ -254,5 +278,35 @@ fn show_executor(out: &mut impl Write, status: &ExecutorStatus) -> io::Result<()
             change.intent
         ),
         None => writeln!(out, "Pending:    none"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_lend_its_memory_is_told_and_none_at_all_is_not() {
+        let unreachable = |kind: io::ErrorKind| {
+            lent(Err(ControlError::Unreachable {
+                path: "/run/aizen/daemon.sock".into(),
+                source: kind.into(),
+            }))
+        };
+        assert!(unreachable(io::ErrorKind::NotFound).is_none());
+        assert!(unreachable(io::ErrorKind::ConnectionRefused).is_none());
+        let why = |told: Option<Remembered>| told.and_then(|told| told.refused).unwrap();
+        assert!(why(unreachable(io::ErrorKind::PermissionDenied)).contains("aizen-operators"));
+        assert!(why(lent(Err(ControlError::Closed))).contains("closed"));
+        let message = "not for you".to_owned();
+        assert_eq!(
+            why(lent(Ok(DaemonAnswer::Failed { message }))),
+            "not for you"
+        );
+        let told = lent(Ok(DaemonAnswer::Remembered {
+            history: None,
+            rounds: Vec::new(),
+        }));
+        assert_eq!(told.unwrap().refused, None);
     }
 }

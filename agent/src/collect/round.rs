@@ -42,6 +42,7 @@ pub struct Collector {
 #[derive(Clone, Debug)]
 struct Kept {
     at: Timestamp,
+    since: BootTime,
     body: Option<Arc<Body>>,
     gaps: Vec<String>,
 }
@@ -72,6 +73,7 @@ impl Collector {
     /// Runs every collector once and ends with [`Body::Round`]. `dropped` counts the records that never left.
     pub async fn round(&mut self, trigger: Trigger, dropped: u64) -> Vec<Observation> {
         let (began, mut pass) = self.begin();
+        self.forget(began);
         let due = self.schedule.start(began, trigger);
         let settings = &self.settings;
         let ((tables, probed, behind), machine) = tokio::join!(
@@ -139,6 +141,14 @@ impl Collector {
         };
         pass.add(clock::now(), Body::Profile(profile(&self.settings)));
         (began, pass)
+    }
+
+    /// Forgets what a rare collector saw longer ago than it rests.
+    fn forget(&mut self, now: BootTime) {
+        self.kept.retain(|collector, kept| {
+            let age = now.0.saturating_sub(kept.since.0);
+            schedule::holds(collector).is_none_or(|longest| age <= longest)
+        });
     }
 
     fn keep(&mut self, parts: &[Part], which: impl Fn(&str) -> bool) {
@@ -257,6 +267,7 @@ impl Kept {
         };
         Self {
             at: told.at,
+            since: clock::since_boot(),
             body,
             gaps,
         }
@@ -328,6 +339,7 @@ impl Pass {
                 took_ms: u32::try_from(took_ms).unwrap_or(u32::MAX),
                 gaps,
                 dropped,
+                again: BTreeMap::new(),
             }),
         );
         self.observations
@@ -390,6 +402,28 @@ mod tests {
             [gap("routes", "no result within 10 ms".to_owned())]
         );
         assert!(pass.observations.is_empty());
+    }
+
+    #[test]
+    fn what_a_rare_collector_saw_holds_while_it_rests_and_no_longer() {
+        let mut collector = Collector::new(Settings::default());
+        let since = BootTime(Duration::from_secs(1000));
+        for name in ["path_mtu", "dns"] {
+            let kept = Kept {
+                at: clock::now(),
+                since,
+                body: None,
+                gaps: Vec::new(),
+            };
+            collector.kept.insert(name, kept);
+        }
+        let mut kept_after = |seconds| {
+            collector.forget(BootTime(since.0 + Duration::from_secs(seconds)));
+            collector.kept.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(kept_after(60), ["dns", "path_mtu"]);
+        // Its turn came, and it had nothing to look at.
+        assert_eq!(kept_after(600), ["dns"]);
     }
 
     #[test]

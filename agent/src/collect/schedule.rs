@@ -153,10 +153,25 @@ impl Schedule {
     }
 }
 
-/// True for a collector that doesn't run in every round: what it saw last is told again, with the time it was seen.
+/// True for a collector that doesn't run in every round: what it saw last holds, with the time it was seen.
 pub(crate) fn is_rare(collector: &str) -> bool {
     PAUSES.iter().any(|(rare, ..)| *rare == collector)
 }
+
+/// How long what a rare collector saw holds in the rounds that follow: while it rests. If its turn came and it looked at
+/// nothing, there is nothing to say any more. None for a collector of every round.
+pub(crate) fn holds(collector: &str) -> Option<Duration> {
+    let (_, calm, _) = PAUSES.iter().find(|(rare, ..)| *rare == collector)?;
+    let pause = if BEHIND_DOOR.contains(&collector) {
+        (*calm).max(WAKES_EVERY_S)
+    } else {
+        *calm
+    };
+    Some(Duration::from_secs(pause) + HOLDS_SLACK)
+}
+
+/// A round and what may delay it.
+const HOLDS_SLACK: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -1,28 +1,26 @@
 //! The rounds: collect, sanitize, hand to the spool, judge. One after the other, woken by the clock, by the kernel or
 //! by somebody who asks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aizen_protocol::record::{Body, Record, Trigger};
-use aizen_sanitizer::Sanitized;
+use aizen_protocol::record::{Again, Body, Record, Trigger};
+use aizen_sanitizer::{Observation, Sanitized};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::state::State;
+use super::tell::Teller;
 use super::thinned::Thinned;
 use crate::collect::{Changed, Collector, NetEvent};
 use crate::{analyze, clock, sanitize};
-
-/// Between two tellings of the memory to the orchestrator, which hears of the rounds anyway.
-const HISTORY_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) struct Rounds {
     pub(super) every: Duration,
     pub(super) collector: Collector,
     pub(super) bench: Bench,
-    pub(super) history_due: Instant,
+    pub(super) teller: Teller,
     /// Somebody wants the sanitized records as numbers.
     pub(super) exports: bool,
 }
@@ -89,23 +87,21 @@ impl Rounds {
             }
         };
         self.bench.onlooker.recall(&self.collector);
-        let seen = observations.iter().map(|o| Record::clone(&o.local()));
-        self.bench.state.seen(seen.collect());
+        let seen: Vec<Record> = observations
+            .iter()
+            .map(|o| Record::clone(&o.local()))
+            .collect();
+        let end = seen.last().cloned();
+        self.bench.state.seen(seen);
         let records = self.bench.lock().round(observations);
         if self.exports {
             self.bench.state.passed(&records);
         }
-        let tells_history = Instant::now() >= self.history_due;
-        if tells_history {
-            self.history_due = Instant::now() + HISTORY_EVERY;
-        }
-        for record in &records {
-            let Some(spool) = &spool else { break };
-            if is_history(record) && !tells_history {
-                continue;
-            }
-            if let Err(error) = spool.append_record(record).await {
-                tracing::warn!(%error, "a record was dropped and counted");
+        if let Some(spool) = &spool {
+            let connection = self.bench.state.connection();
+            let again = self.teller.tell(spool, connection, &records).await;
+            if let Some(end) = end.and_then(|end| self.bench.ended(end, again)) {
+                self.teller.end(spool, &end).await;
             }
         }
         self.bench.remember(records);
@@ -132,6 +128,14 @@ impl Bench {
             self.judge(&records);
         }
         event.changed
+    }
+
+    /// A round's end as it leaves, with what earlier rounds told.
+    fn ended(&self, mut end: Record, told: BTreeMap<String, Again>) -> Option<Sanitized<Record>> {
+        if let Body::Round(round) = &mut end.body {
+            round.again = told;
+        }
+        self.lock().round(vec![Observation::new(end)]).pop()
     }
 
     fn remember(&mut self, records: Vec<Sanitized<Record>>) {

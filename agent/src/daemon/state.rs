@@ -8,6 +8,7 @@ use aizen_protocol::id::DeviceId;
 use aizen_protocol::limit;
 use aizen_protocol::record::{Body, History, Record};
 use aizen_sanitizer::Sanitized;
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::thinned::Thinned;
@@ -117,6 +118,14 @@ impl State {
             kept.extend(records);
         }
         (history, kept)
+    }
+
+    /// When the present connection to the orchestrator began; none without one.
+    pub(super) fn connection(&self) -> Option<Timestamp> {
+        match *self.lock().uplink.as_ref()?.0.borrow() {
+            UplinkState::Connected { since, .. } => Some(since),
+            _ => None,
+        }
     }
 
     pub(super) fn spool(&self) -> Option<SpoolHandle> {

@@ -5,8 +5,10 @@
     reason = "a test that can't lay out its network must fail"
 )]
 
+mod duplicates;
 mod host;
 mod netns;
+mod path_mtu;
 mod tables;
 mod watch;
 
@@ -16,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use aizen_agent::collect::reach::Pinging;
 use aizen_agent::collect::resolve::{self, Asking};
-use aizen_agent::collect::{Collector, Door, Settings, arp};
+use aizen_agent::collect::{Collector, Settings};
 use aizen_protocol::record::{
-    Body, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, Duplicate, DuplicateBy, Gap, Link,
-    Neighbour, NeighbourState, PathMtu, Reach, ReachRole, Round, Route, TimeServer, Trigger,
+    Body, DnsAnswer, DnsProbe, DnsPurpose, DnsTransport, Duplicate, Gap, Link, Neighbour,
+    NeighbourState, PathMtu, Reach, ReachRole, Round, Route, TimeServer, Trigger,
 };
 use netns::{Netns, device_and_gateway, root};
 
@@ -299,107 +301,6 @@ fn routes_of_every_table_and_kind_are_seen_as_they_were_made() {
     assert_eq!(find("192.0.2.0/24")[0].source, Some(ip("192.0.2.2")));
 }
 
-/// device - gateway - anchor; the last link takes 1300 bytes only.
-fn narrow_path() -> (Netns, Netns, Netns) {
-    let (device, gateway) = device_and_gateway();
-    let anchor = Netns::new();
-    gateway.join("far", &anchor, "near");
-    gateway.ip("address add 198.51.100.2/24 dev far");
-    anchor.ip("address add 198.51.100.1/24 dev near");
-    anchor.ip("route add default via 198.51.100.2");
-    gateway.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-    gateway.ip("link set far mtu 1300");
-    (device, gateway, anchor)
-}
-
-#[test]
-fn a_narrow_path_is_measured_to_the_byte_and_the_router_is_heard() {
-    let (device, _gateway, _anchor) = narrow_path();
-    let root = root("");
-    let pass = see(
-        &device,
-        Settings {
-            anchors: vec![ip("198.51.100.1")],
-            ..settings(root.path())
-        },
-    );
-    let path = &pass.path_mtu[0];
-    assert_eq!(
-        (path.link_mtu, path.largest_answered, path.smallest_lost),
-        (1500, Some(1300), Some(1301))
-    );
-    assert_eq!(path.reported, Some(1300));
-}
-
-#[test]
-fn a_black_hole_is_measured_to_the_byte_and_nobody_is_heard() {
-    let (device, gateway, _anchor) = narrow_path();
-    gateway.exec(&[
-        "nft",
-        "add table inet hole; add chain inet hole out { type filter hook output priority 0; }; \
-                    add rule inet hole out icmp type destination-unreachable drop",
-    ]);
-    let root = root("");
-    let began = Instant::now();
-    let pass = see(
-        &device,
-        Settings {
-            anchors: vec![ip("198.51.100.1")],
-            ..settings(root.path())
-        },
-    );
-    let path = &pass.path_mtu[0];
-    assert_eq!(
-        (path.largest_answered, path.smallest_lost, path.reported),
-        (Some(1300), Some(1301), None)
-    );
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
-    );
-}
-
-#[test]
-fn path_mtu_is_found_over_ipv6_and_through_unprivileged_ping_sockets_too() {
-    let (device, gateway) = device_and_gateway();
-    device.exec(&["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
-    device.ip("-6 address add 2001:db8::2/64 dev wan nodad");
-    gateway.ip("-6 address add 2001:db8::1/64 dev isp nodad");
-    device.ip("-6 route add default via 2001:db8::1");
-    let anchor = Netns::new();
-    // A router asks for neighbours from its link-local address, which detection holds back for seconds.
-    for router in [&gateway, &anchor] {
-        router.exec(&["sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]);
-    }
-    gateway.join("far", &anchor, "near");
-    gateway.ip("-6 address add 2001:db8:1::2/64 dev far nodad");
-    anchor.ip("-6 address add 2001:db8:1::1/64 dev near nodad");
-    anchor.ip("-6 route add default via 2001:db8:1::2");
-    gateway.exec(&["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
-    gateway.ip("link set far mtu 1400");
-    let root = root("");
-    let asked = Settings {
-        anchors: vec![ip("2001:db8:1::1")],
-        ..settings(root.path())
-    };
-    let pass = device.block_on(move || {
-        caps::clear(None, caps::CapSet::Effective).unwrap();
-        one_round(asked)
-    });
-    let path = &pass.path_mtu[0];
-    assert_eq!(
-        (path.largest_answered, path.smallest_lost, path.reported),
-        (Some(1400), Some(1401), Some(1400))
-    );
-    assert!(pass.gap("reach").is_none(), "{:?}", pass.gaps());
-    assert!(
-        pass.reach.iter().all(|r| r.received == 3),
-        "{:?}",
-        pass.reach
-    );
-}
-
 #[test]
 fn what_needs_a_permission_that_is_missing_is_a_gap_by_name() {
     let (device, _gateway) = device_and_gateway();
@@ -431,77 +332,6 @@ fn what_needs_a_permission_that_is_missing_is_a_gap_by_name() {
         [DnsAnswer::PortUnreachable; 3],
         "DNS needs no permission"
     );
-}
-
-#[test]
-fn a_second_owner_of_our_address_is_found_by_an_arp_probe_and_nobody_else_is() {
-    let (device, gateway) = device_and_gateway();
-    let probe = || {
-        device
-            .block_on(|| {
-                arp::probe(
-                    "wan",
-                    "192.0.2.2".parse().unwrap(),
-                    Duration::from_millis(700),
-                )
-            })
-            .unwrap()
-    };
-    assert_eq!(probe(), []);
-    gateway.ip("link set isp address 02:00:00:00:00:99");
-    gateway.ip("address add 192.0.2.2/32 dev isp");
-    assert_eq!(
-        probe().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["02:00:00:00:00:99"]
-    );
-    let root = root("");
-    let asked = Settings {
-        door: Door::Direct,
-        ..settings(root.path())
-    };
-    let pass = see(&device, asked);
-    let [duplicate] = &pass.duplicates[..] else {
-        panic!("{:?}", pass.duplicates)
-    };
-    assert_eq!(
-        (duplicate.address, duplicate.by, duplicate.others.len()),
-        (ip("192.0.2.2"), DuplicateBy::Arp, 1)
-    );
-}
-
-#[test]
-fn a_second_interface_of_ours_on_the_same_network_is_no_duplicate() {
-    let (device, gateway) = device_and_gateway();
-    gateway.ip("link add br0 type bridge");
-    gateway.ip("link set br0 up");
-    device.join("wan2", &gateway, "isp2");
-    gateway.ip("link set isp master br0");
-    gateway.ip("link set isp2 master br0");
-    let found = device.block_on(|| {
-        arp::probe(
-            "wan",
-            "192.0.2.2".parse().unwrap(),
-            Duration::from_millis(700),
-        )
-    });
-    assert_eq!(found.unwrap(), []);
-}
-
-#[test]
-fn a_failed_ipv6_detection_is_a_duplicate() {
-    let (device, gateway) = device_and_gateway();
-    gateway.ip("-6 address add 2001:db8::2/64 dev isp nodad");
-    device.ip("-6 address add 2001:db8::2/64 dev wan");
-    let root = root("");
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let pass = see(&device, settings(root.path()));
-        if let Some(duplicate) = pass.duplicates.iter().find(|d| d.by == DuplicateBy::Dad) {
-            assert_eq!(duplicate.address, ip("2001:db8::2"));
-            return;
-        }
-        assert!(Instant::now() < until, "{:?}", pass.duplicates);
-    }
 }
 
 #[test]

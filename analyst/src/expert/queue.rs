@@ -319,8 +319,8 @@ pub(super) fn overflowed(view: &View<'_>, link: u32, at: Timestamp) -> bool {
     readings
         .windows(2)
         .map(|pair| Step {
-            before: &pair[1].value,
-            after: &pair[0].value,
+            before: &*pair[1].value,
+            after: &*pair[0].value,
             from: pair[1].at,
             at: pair[0].at,
         })

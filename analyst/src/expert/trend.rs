@@ -74,8 +74,8 @@ pub(super) fn steps<'a, T: 'a>(
     let steps: Vec<Step<'a, T>> = seen
         .windows(2)
         .map(|pair| Step {
-            before: &pair[1].value,
-            after: &pair[0].value,
+            before: &*pair[1].value,
+            after: &*pair[0].value,
             from: pair[1].at,
             at: pair[0].at,
         })

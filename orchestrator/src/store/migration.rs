@@ -4,7 +4,10 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::StoreError;
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_loop.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_loop.sql"),
+    include_str!("migrations/0002_told_again.sql"),
+];
 
 pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;

@@ -92,6 +92,7 @@ fn records(round: u64, answer: DnsAnswer, rtt_us: &[u32]) -> Vec<Record> {
             took_ms: 1,
             gaps: vec![],
             dropped: 0,
+            again: Default::default(),
         }),
     ];
     let record = |body| Record {

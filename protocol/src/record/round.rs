@@ -1,9 +1,12 @@
 //! What the device is for, and one pass over all collectors.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::id::RoundId;
 use crate::private::{Text, private_fields};
 
 /// What the device is for.
@@ -59,6 +62,23 @@ pub struct Gap {
     pub reason: Text,
 }
 
+/// The record of an earlier round of the same boot, in place of an equal one of this round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Again {
+    /// The round that has the record itself, never another mention of it.
+    pub round: RoundId,
+    /// When the same was seen again. None if nobody looked since: then the record's own time holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+impl Again {
+    /// What was told longer ago than this, by the device's clock, is not taken for the present. A device tells
+    /// everything anew at least twice as often.
+    pub const LONGEST: SignedDuration = SignedDuration::from_hours(2);
+}
+
 /// The end of a round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +91,9 @@ pub struct Round {
     pub gaps: Vec<Gap>,
     /// Records that were dropped before they were sent, since the device enrolled.
     pub dropped: u64,
+    /// By collector: what was told before and holds in this round, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub again: BTreeMap<String, Again>,
 }
 
 private_fields! {

@@ -119,6 +119,7 @@ fn a_name_of_a_field_is_replaced_in_every_text_of_the_same_device() {
         took_ms: 12,
         gaps: vec![gap.clone()],
         dropped: 0,
+        again: Default::default(),
     };
     let out = s
         .sanitize(Observation::new(record(Body::Round(round))))
