@@ -8,16 +8,20 @@ use harness::packages;
 
 use crate::build;
 
+mod collection;
+mod cost;
+mod diagnosis;
 mod footprint;
 mod loop_time;
 mod names;
+mod path;
 mod probes;
 mod sandbox_start;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns", "probes"])]
+    #[arg(long, value_parser = ["collection", "footprint", "diagnose", "probes", "trace", "dns", "sandbox", "loop"])]
     only: Option<String>,
 }
 
@@ -25,6 +29,8 @@ const PEERS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("collectd", "collectd-core"),
     ("fping", "fping"),
+    ("mtr", "mtr-tiny"),
+    ("tc", "iproute2"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("dnsperf", "dnsperf"),
     ("dig", "bind9-dnsutils"),
@@ -44,20 +50,39 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         "-p",
         "aizen-agent",
     ])?;
-    let device = device_program()?;
+    build::cargo(&[
+        "build",
+        "--quiet",
+        "--profile",
+        "device",
+        "-p",
+        "aizen-agent",
+        "--example",
+        "collection",
+    ])?;
+    let device = built("aizen")?;
     print("| what | this product | peer | ratio |\n| --- | --- | --- | --- |");
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
+    if wanted("collection") {
+        print(&collection::rows(&built("examples/collection")?)?);
+    }
     if wanted("footprint") {
         print(&footprint::rows(&device)?);
     }
-    if wanted("sandbox") {
-        print(&sandbox_start::rows(&device)?);
+    if wanted("diagnose") {
+        print(&diagnosis::rows(&device)?);
+    }
+    if wanted("probes") {
+        print(&probes::rows(&device)?);
+    }
+    if wanted("trace") {
+        print(&path::rows(&device)?);
     }
     if wanted("dns") {
         print(&names::rows(&device)?);
     }
-    if wanted("probes") {
-        print(&probes::rows(&device)?);
+    if wanted("sandbox") {
+        print(&sandbox_start::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);
@@ -65,18 +90,20 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// The program as it ships: `target/device/aizen`, beside this profile's folder.
-fn device_program() -> Result<PathBuf> {
+/// A program built as it ships: in `target/device`, beside this profile's folder.
+fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own
         .parent()
         .and_then(Path::parent)
         .context("this program lies in target/PROFILE")?;
-    let program = target.join("device").join("aizen");
-    program
-        .exists()
-        .then_some(program)
-        .context("cargo build --profile device made no program")
+    let program = target.join("device").join(name);
+    anyhow::ensure!(
+        program.exists(),
+        "cargo build --profile device made no {}",
+        program.display()
+    );
+    Ok(program)
 }
 
 fn print(text: &str) {

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Questions of each turn; enough for the kernel's clock ticks of 10 ms.
+use super::cost;
+
+/// Questions of each turn.
 const QUESTIONS: u32 = 20_000;
 /// dig is a process each.
 const DIGS: u32 = 50;
@@ -107,7 +109,7 @@ fn question(id: u16) -> Vec<u8> {
 fn by_socket() -> Result<Cost> {
     let socket = socket()?;
     let mut latencies = Vec::new();
-    let before = cpu_ms(OWN)?;
+    let before = cost::own()?;
     for n in 0..QUESTIONS {
         let id = u16::try_from(n % 65_536)?;
         let began = Instant::now();
@@ -117,13 +119,13 @@ fn by_socket() -> Result<Cost> {
         latencies.push(began.elapsed().as_secs_f64() * 1e6);
     }
     Ok(Cost {
-        cpu_us: (cpu_ms(OWN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        cpu_us: cost::us(cost::own()? - before) / f64::from(QUESTIONS),
         latency_us: middle(latencies),
     })
 }
 
 fn by_aizen(device: &Path) -> Result<Cost> {
-    let before = cpu_ms(CHILDREN)?;
+    let before = cost::children()?;
     let output = Command::new(device)
         .args([
             "dns",
@@ -143,7 +145,7 @@ fn by_aizen(device: &Path) -> Result<Cost> {
         .as_array()
         .context("no times")?;
     Ok(Cost {
-        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        cpu_us: cost::us(cost::children()? - before) / f64::from(QUESTIONS),
         latency_us: middle(rtts.iter().filter_map(serde_json::Value::as_f64).collect()),
     })
 }
@@ -151,7 +153,7 @@ fn by_aizen(device: &Path) -> Result<Cost> {
 fn by_dnsperf(folder: &Path) -> Result<Cost> {
     let names = folder.join("names");
     fs::write(&names, format!("{NAME} A\n"))?;
-    let before = cpu_ms(CHILDREN)?;
+    let before = cost::children()?;
     let output = Command::new("dnsperf")
         .args([
             "-s",
@@ -175,13 +177,13 @@ fn by_dnsperf(folder: &Path) -> Result<Cost> {
         .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
         .context("dnsperf tells no latency")?;
     Ok(Cost {
-        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(QUESTIONS),
+        cpu_us: cost::us(cost::children()? - before) / f64::from(QUESTIONS),
         latency_us: average * 1e6,
     })
 }
 
 fn by_dig() -> Result<Cost> {
-    let before = cpu_ms(CHILDREN)?;
+    let before = cost::children()?;
     let mut times = Vec::new();
     for _ in 0..DIGS {
         let began = Instant::now();
@@ -192,26 +194,9 @@ fn by_dig() -> Result<Cost> {
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
     Ok(Cost {
-        cpu_us: (cpu_ms(CHILDREN)? - before) * 1000.0 / f64::from(DIGS),
+        cpu_us: cost::us(cost::children()? - before) / f64::from(DIGS),
         latency_us: middle(times),
     })
-}
-
-/// Places of user and system time in /proc/self/stat behind the name (proc(5)): of this process, of ended children.
-const OWN: usize = 11;
-const CHILDREN: usize = 13;
-
-/// CPU time in milliseconds, in steps of 10.
-fn cpu_ms(place: usize) -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, rest) = stat
-        .rsplit_once(')')
-        .context("/proc/self/stat has another form")?;
-    let mut ticks = 0.0;
-    for field in rest.split_whitespace().skip(place).take(2) {
-        ticks += field.parse::<f64>()?;
-    }
-    Ok(ticks * 10.0)
 }
 
 fn median(turns: &[Cost]) -> Cost {
