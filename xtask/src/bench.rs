@@ -58,13 +58,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         "-p",
         "aizen-agent",
         "--example",
-        "collection",
+        "limits",
     ])?;
-    let device = built("aizen")?;
+    let (device, limits) = (built("aizen")?, built("examples/limits")?);
     print("| what | this product | peer | ratio |\n| --- | --- | --- | --- |");
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
     if wanted("collection") {
-        print(&collection::rows(&built("examples/collection")?)?);
+        print(&collection::rows(&limits)?);
     }
     if wanted("footprint") {
         print(&footprint::rows(&device)?);
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         print(&diagnosis::rows(&device)?);
     }
     if wanted("probes") {
-        print(&probes::rows(&device)?);
+        print(&probes::rows(&device, &limits)?);
     }
     if wanted("trace") {
         print(&path::rows(&device)?);

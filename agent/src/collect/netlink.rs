@@ -8,13 +8,16 @@ pub(crate) mod ear;
 pub(crate) mod generic;
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aizen_protocol::limit;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 use super::Seen;
+use super::datagram::adopt;
 
 /// Why the kernel's answer couldn't be read.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +128,7 @@ async fn dump_once<T, I: IntoIterator<Item = T>>(
     decode: &impl Fn(&Part<'_>) -> Option<I>,
     urgent: &impl Fn(&T) -> bool,
 ) -> Result<Dump<T>, NetlinkError> {
-    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
+    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP)?;
     let mut dump = Dump {
         items: Vec::new(),
         beyond: 0,
@@ -135,7 +138,7 @@ async fn dump_once<T, I: IntoIterator<Item = T>>(
     };
     let mut datagram = Vec::with_capacity(DATAGRAM);
     loop {
-        receive(&socket, &mut datagram).await?;
+        answer(&socket, &mut datagram).await?;
         for part in parts(&datagram) {
             dump.torn |= part.header.flags & NLM_F_DUMP_INTR != 0;
             match part.header.message_type {
@@ -166,10 +169,10 @@ pub(crate) async fn find_part<T>(
     question: &Question,
     decode: impl Fn(&Part<'_>) -> Option<T>,
 ) -> Result<Option<T>, NetlinkError> {
-    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP).await?;
+    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP)?;
     let mut datagram = Vec::with_capacity(DATAGRAM);
     loop {
-        receive(&socket, &mut datagram).await?;
+        answer(&socket, &mut datagram).await?;
         for part in parts(&datagram) {
             match part.header.message_type {
                 NLMSG_DONE => return Ok(None),
@@ -201,9 +204,9 @@ pub(crate) async fn ask_part<T>(
     question: &Question,
     decode: impl FnOnce(&[u8]) -> T,
 ) -> Result<Option<T>, NetlinkError> {
-    let socket = asked(question, NLM_F_REQUEST).await?;
+    let socket = asked(question, NLM_F_REQUEST)?;
     let mut datagram = Vec::with_capacity(DATAGRAM);
-    receive(&socket, &mut datagram).await?;
+    answer(&socket, &mut datagram).await?;
     let Some(part) = parts(&datagram).next() else {
         return Ok(None);
     };
@@ -213,12 +216,30 @@ pub(crate) async fn ask_part<T>(
     Ok(Some(decode(part.payload)))
 }
 
-async fn asked(question: &Question, flags: u16) -> io::Result<TokioSocket> {
-    let mut socket = <TokioSocket as AsyncSocket>::new(question.protocol)?;
-    socket.socket_mut().bind_auto()?;
-    let bytes = question.bytes(flags);
-    socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
+fn asked(question: &Question, flags: u16) -> io::Result<Socket> {
+    let mut socket = Socket::new(question.protocol)?;
+    socket.set_non_blocking(true)?;
+    socket.bind_auto()?;
+    socket.send_to(&question.bytes(flags), &SocketAddr::new(0, 0), 0)?;
     Ok(socket)
+}
+
+/// The next datagram of the kernel's answer. It is there as a rule, as the kernel answers within the call that asks or
+/// reads: only a socket that must wait after all is made known to the runtime, which costs more than the answer.
+async fn answer(socket: &Socket, datagram: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        datagram.clear();
+        match socket.recv_from(datagram, 0) {
+            Ok((_, from)) if from.port_number() == 0 => return Ok(()),
+            // Another process.
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let waiting = adopt(socket.as_fd().try_clone_to_owned()?.into())?;
+                waiting.readable().await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Reads one datagram of the kernel's; those of other processes are passed over.

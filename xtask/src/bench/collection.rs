@@ -1,5 +1,5 @@
 //! One look at the kernel's tables, and one whole round, with few and with many interfaces: beside a bare dump of the
-//! same tables (`agent/examples/collection.rs`) and a scrape of node_exporter. Each size has a network namespace of
+//! same tables (`agent/examples/limits/collection.rs`) and a scrape of node_exporter. Each size has a network namespace of
 //! its own, full of veth pairs with addresses.
 
 use std::fs::File;
@@ -24,12 +24,12 @@ const SCRAPES: usize = 7;
 const ROUNDS: &str = "3";
 const PORT: &str = "127.0.0.1:19101";
 
-pub(super) fn rows(example: &Path) -> Result<String> {
+pub(super) fn rows(limits: &Path) -> Result<String> {
     let mut rows = String::new();
     for size in SIZES {
         let netns = Netns::new(format!("azbench{}-{size}", std::process::id()))?;
         fill(&netns, size)?;
-        let ours = ours(&netns, example)?;
+        let ours = ours(&netns, limits)?;
         let all = scraped(&netns, &[])?;
         let network = scraped(&netns, NETWORK)?;
         for (what, own, name, peer) in [
@@ -92,9 +92,9 @@ struct Ours {
     round: Duration,
 }
 
-fn ours(netns: &Netns, example: &Path) -> Result<Ours> {
-    let example = example.to_str().context("a target folder of text")?;
-    let told = shell::run(netns.command(example).args(["--rounds", ROUNDS]))?;
+fn ours(netns: &Netns, limits: &Path) -> Result<Ours> {
+    let limits = limits.to_str().context("a target folder of text")?;
+    let told = shell::run(netns.command(limits).args(["collection", ROUNDS]))?;
     let told: serde_json::Value = serde_json::from_str(&told)?;
     let time = |name: &str| {
         let us = told[name].as_u64().with_context(|| format!("no {name}"))?;

@@ -1,13 +1,5 @@
 //! What it costs to look at the kernel's tables, beside a bare dump of the same tables: both in this process and in
-//! its network namespace, taking turns. `cargo xtask bench` runs it; by hand:
-//!
-//! ```text
-//! cargo run --profile device -p aizen-agent --example collection [-- --rounds 3]
-//! {"bare_us":310,"tables_us":420,"local_us":2500,"round_us":9100}
-//! ```
-//!
-//! Medians of the processor time of all threads, in microseconds: of the bare dump, of a glance at the tables,
-//! of all that is read and not tried, and of a whole round with its probes; null without rounds, as they take seconds.
+//! its network namespace, taking turns.
 
 use std::io::{self, Write as _};
 
@@ -20,11 +12,9 @@ use nix::time::{ClockId, clock_gettime};
 /// Turns of each; an odd number has a median.
 const TURNS: usize = 31;
 
-fn main() -> io::Result<()> {
-    let rounds = std::env::args()
-        .nth(2)
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+/// Prints medians of the processor time of all threads, in microseconds: of the bare dump, of a glance at the tables,
+/// of all that is read and not tried, and of a whole round with its probes, null without rounds.
+pub(crate) fn run(rounds: usize) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
