@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::client::{Failure, Reply};
 use super::question::{Judged, Question};
@@ -17,8 +16,6 @@ pub struct Udp {
     socket: Datagram,
     earlier: VecDeque<u16>,
     buffer: Vec<u8>,
-    /// Ends the wait. One for all questions: to set it later costs nothing, a new one wakes the runtime.
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Udp {
@@ -31,7 +28,6 @@ impl Udp {
             socket: Datagram::connect(server).map_err(Failure::from_io)?,
             earlier: VecDeque::new(),
             buffer: vec![0; DATAGRAM],
-            deadline: None,
         })
     }
 
@@ -45,24 +41,13 @@ impl Udp {
         let bytes = question.bytes(id);
         let sent = clock::since_boot();
         self.socket.send(&bytes).map_err(Failure::from_io)?;
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        deadline.as_mut().reset(until);
         let mut at_the_end = Failure::Timeout;
         let ended = loop {
-            // A flood of other datagrams must not keep the timer from being looked at.
-            if Instant::now() >= until {
-                break Err(at_the_end);
-            }
-            let received = tokio::select! {
-                biased;
-                received = self.socket.receive(&mut self.buffer) => received,
-                () = deadline.as_mut() => break Err(at_the_end),
-            };
+            let received = timeout_at(until, self.socket.receive(&mut self.buffer)).await;
             let datagram = match received {
-                Err(error) => break Err(Failure::from_io(error)),
-                Ok(length) => &self.buffer[..length],
+                Err(_) => break Err(at_the_end),
+                Ok(Err(error)) => break Err(Failure::from_io(error)),
+                Ok(Ok(length)) => &self.buffer[..length],
             };
             match question.judge(id, datagram) {
                 Judged::Answer(message) => {
@@ -72,7 +57,7 @@ impl Udp {
                         bytes: datagram.len(),
                     });
                 }
-                Judged::Other if is_late(&self.earlier, datagram) => {}
+                Judged::Other if self.is_late(datagram) => {}
                 Judged::Other | Judged::Malformed => at_the_end = Failure::Garbage,
             }
         };
@@ -80,12 +65,12 @@ impl Udp {
         self.earlier.truncate(REMEMBERED);
         ended
     }
-}
 
-/// True for what carries the number of an earlier question of this socket.
-fn is_late(earlier: &VecDeque<u16>, datagram: &[u8]) -> bool {
-    let id = datagram.first_chunk().map(|b| u16::from_be_bytes(*b));
-    id.is_some_and(|id| earlier.contains(&id))
+    /// True for what carries the number of an earlier question of this socket.
+    fn is_late(&self, datagram: &[u8]) -> bool {
+        let id = datagram.first_chunk().map(|b| u16::from_be_bytes(*b));
+        id.is_some_and(|id| self.earlier.contains(&id))
+    }
 }
 
 /// Larger than any answer that we ask for: 1232 with EDNS, 512 without.
