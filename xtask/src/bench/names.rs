@@ -60,16 +60,12 @@ fn measured(device: &Path, folder: &Path) -> Result<String> {
             ours.cpu_us / peer
         ));
     }
-    for (name, peer) in [
-        ("as a bare connected socket sees it", bare.latency_us),
-        ("`dig` from start to end", dig.latency_us),
-    ] {
-        rows.push_str(&format!(
-            "| latency of a DNS question over UDP, beside {name} | {:.1} µs | {peer:.1} µs | {:.3} |\n",
-            ours.latency_us,
-            ours.latency_us / peer
-        ));
-    }
+    rows.push_str(&format!(
+        "| latency of a DNS question over UDP, beside a bare connected socket | {:.1} µs | {:.1} µs | {:.3} |\n",
+        ours.latency_us,
+        bare.latency_us,
+        ours.latency_us / bare.latency_us
+    ));
     Ok(rows)
 }
 

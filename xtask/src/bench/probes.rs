@@ -138,7 +138,8 @@ fn gentle_aizen(mut command: Command) -> Command {
 }
 
 fn gentle_fping(mut command: Command) -> Command {
-    command.args(["-q", "-i", "2", "-p", "100", "-r", "0", "-c"]);
+    // As long as ours waits; left alone it gives up with the next request.
+    command.args(["-q", "-i", "2", "-p", "100", "-t", "2000", "-r", "0", "-c"]);
     command.arg(TIMES.to_string());
     command
 }
