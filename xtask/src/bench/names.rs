@@ -46,13 +46,13 @@ fn measured(device: &Path, folder: &Path) -> Result<String> {
         dnsperf.push(by_dnsperf(folder)?);
         dig.push(by_dig()?);
     }
-    let [ours, bare, dig] = [ours, bare, dig].map(|turns| median(&turns));
-    let dnsperf = middle(dnsperf);
+    let [ours, bare] = [ours, bare].map(|turns| median(&turns));
+    let [dnsperf, dig] = [dnsperf, dig].map(middle);
     let mut rows = String::new();
     for (name, peer) in [
         ("a bare connected socket", bare.cpu_us),
         ("`dnsperf -q 100`", dnsperf),
-        ("`dig`", dig.cpu_us),
+        ("`dig`", dig),
     ] {
         rows.push_str(&format!(
             "| CPU of a DNS question over UDP, beside {name} | {:.1} µs | {peer:.1} µs | {:.3} |\n",
@@ -166,21 +166,15 @@ fn by_dnsperf(folder: &Path) -> Result<f64> {
     Ok(cost::us(cost.processor) / f64::from(QUESTIONS))
 }
 
-fn by_dig() -> Result<Cost> {
+fn by_dig() -> Result<f64> {
     let before = cost::children()?;
-    let mut times = Vec::new();
     for _ in 0..DIGS {
-        let began = Instant::now();
         Command::new("dig")
             .args([&format!("@{SERVER}"), "-p", &PORT.to_string(), NAME])
             .stdout(Stdio::null())
             .status()?;
-        times.push(began.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(Cost {
-        cpu_us: cost::us(cost::children()? - before) / f64::from(DIGS),
-        latency_us: middle(times),
-    })
+    Ok(cost::us(cost::children()? - before) / f64::from(DIGS))
 }
 
 fn median(turns: &[Cost]) -> Cost {
