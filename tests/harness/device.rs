@@ -339,6 +339,19 @@ impl Device {
             .as_raw())
     }
 
+    /// The executor's process id.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn executor_pid(&self) -> Result<i32> {
+        Ok(self
+            .executor
+            .as_ref()
+            .context("the executor was not started")?
+            .pid()
+            .as_raw())
+    }
+
     /// Waits until the uplink is connected.
     ///
     /// # Errors

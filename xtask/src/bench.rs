@@ -8,9 +8,13 @@ use harness::packages;
 
 use crate::build;
 
+mod collection;
+mod cost;
+mod diagnosis;
 mod footprint;
 mod loop_time;
 mod names;
+mod path;
 mod probes;
 mod sandbox_start;
 mod uplink;
@@ -18,7 +22,7 @@ mod uplink;
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["footprint", "sandbox", "loop", "dns", "probes", "uplink"])]
+    #[arg(long, value_parser = ["collection", "footprint", "diagnose", "probes", "trace", "dns", "sandbox", "loop", "uplink"])]
     only: Option<String>,
 }
 
@@ -26,6 +30,8 @@ const PEERS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("collectd", "collectd-core"),
     ("fping", "fping"),
+    ("mtr", "mtr-tiny"),
+    ("tc", "iproute2"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("dnsperf", "dnsperf"),
     ("dig", "bind9-dnsutils"),
@@ -51,20 +57,39 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         "-p",
         "aizen-agent",
     ])?;
-    let device = device_program()?;
+    build::cargo(&[
+        "build",
+        "--quiet",
+        "--profile",
+        "device",
+        "-p",
+        "aizen-agent",
+        "--example",
+        "limits",
+    ])?;
+    let (device, limits) = (built("aizen")?, built("examples/limits")?);
     print(HEAD);
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
+    if wanted("collection") {
+        print(&collection::rows(&limits)?);
+    }
     if wanted("footprint") {
         print(&footprint::rows(&device)?);
     }
-    if wanted("sandbox") {
-        print(&sandbox_start::rows(&device)?);
+    if wanted("diagnose") {
+        print(&diagnosis::rows(&device)?);
+    }
+    if wanted("probes") {
+        print(&probes::rows(&device, &limits)?);
+    }
+    if wanted("trace") {
+        print(&path::rows(&device)?);
     }
     if wanted("dns") {
         print(&names::rows(&device)?);
     }
-    if wanted("probes") {
-        print(&probes::rows(&device)?);
+    if wanted("sandbox") {
+        print(&sandbox_start::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);
@@ -77,18 +102,20 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 const HEAD: &str = "| what | this product | peer | ratio |\n| --- | --- | --- | --- |";
 
-/// The program as it ships: `target/device/aizen`, beside this profile's folder.
-fn device_program() -> Result<PathBuf> {
+/// A program built as it ships: in `target/device`, beside this profile's folder.
+fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own
         .parent()
         .and_then(Path::parent)
         .context("this program lies in target/PROFILE")?;
-    let program = target.join("device").join("aizen");
-    program
-        .exists()
-        .then_some(program)
-        .context("cargo build --profile device made no program")
+    let program = target.join("device").join(name);
+    anyhow::ensure!(
+        program.exists(),
+        "cargo build --profile device made no {}",
+        program.display()
+    );
+    Ok(program)
 }
 
 fn print(text: &str) {

@@ -3,7 +3,8 @@
 use std::io;
 
 use aizen_protocol::id::Digest;
-use similar::TextDiff;
+use similar::algorithms::{Capture, Replace, myers};
+use similar::udiff::UnifiedHunkHeader;
 
 use super::{BrokerError, Plan, World};
 use crate::rollback::FileError;
@@ -111,12 +112,31 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
     if old.lines().count() + new.lines().count() > LINES {
         return head + &coarse(&name(before), &name(after), old, new);
     }
-    let diff = TextDiff::from_lines(old, new);
-    head + &diff
-        .unified_diff()
-        .context_radius(3)
-        .header(&name(before), &name(after))
-        .to_string()
+    head + &fine(&name(before), &name(after), old, new)
+}
+
+/// The shortest diff, three lines around each change. `TextDiff` would bring every algorithm of the crate into the
+/// program, half a megabyte of them.
+fn fine(from: &str, to: &str, old: &str, new: &str) -> String {
+    let lines = |text| str::split_inclusive(text, '\n').collect::<Vec<&str>>();
+    let (old, new) = (lines(old), lines(new));
+    let mut found = Replace::new(Capture::new());
+    let Ok(()) = myers::diff(&mut found, &*old, 0..old.len(), &*new, 0..new.len());
+    let hunks = found.into_inner().into_grouped_ops(3);
+    let mut text = String::new();
+    if !hunks.is_empty() {
+        text = format!("--- {from}\n+++ {to}\n");
+    }
+    for hunk in hunks {
+        text += &format!("{}\n", UnifiedHunkHeader::new(&hunk));
+        for change in hunk.iter().flat_map(|part| part.iter_changes(&*old, &*new)) {
+            text += &format!("{}{}", change.tag(), change.value());
+            if !change.value().ends_with('\n') {
+                text += "\n\\ No newline at end of file\n";
+            }
+        }
+    }
+    text
 }
 
 /// All between the first and the last line that differ, as one hunk: linear in the size.
@@ -171,6 +191,18 @@ mod tests {
             created.starts_with("new file, mode 0644, owner 0:0\n--- /dev/null\n+++ /etc/x\n"),
             "{created}"
         );
+    }
+
+    #[test]
+    fn changes_far_apart_are_hunks_of_their_own_and_a_missing_newline_is_told() {
+        let old: String = (1..=20).map(|n| format!("{n}\n")).collect();
+        let new = old.replace("2\n3\n", "2\nthree\n").replace("20\n", "20");
+        assert_eq!(
+            diff("/x", &file(&old), &file(&new)),
+            "--- /x\n+++ /x\n@@ -1,6 +1,6 @@\n 1\n 2\n-3\n+three\n 4\n 5\n 6\n\
+             @@ -17,4 +17,4 @@\n 17\n 18\n 19\n-20\n+20\n\\ No newline at end of file\n"
+        );
+        assert_eq!(diff("/x", &file(&old), &file(&old)), "");
     }
 
     #[test]

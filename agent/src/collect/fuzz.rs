@@ -4,9 +4,6 @@ mod files;
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
-use netlink_packet_route::RouteNetlinkMessage;
-
 pub use self::files::*;
 use super::dbus::Message;
 use super::dbus::wire::{self, FIXED, Reader};
@@ -51,41 +48,24 @@ pub fn link(bytes: &[u8]) {
 pub fn route(bytes: &[u8]) {
     for payload in payloads(bytes) {
         routes::next_hop::decode(payload);
-    }
-    let Some((kind, payload)) = bytes.split_first() else {
-        return;
-    };
-    let mut header = NetlinkHeader::default();
-    // The kinds that are asked for: addresses, routes, neighbours, rules.
-    header.message_type = [20, 24, 28, 32][usize::from(*kind) % 4];
-    match RouteNetlinkMessage::deserialize(&header, payload) {
-        Ok(RouteNetlinkMessage::NewAddress(message)) => {
-            if let Some(address) = address::decode(&message) {
-                survives(&address);
-            }
+        if let Some(Some((route, _))) = routes::decode(payload) {
+            survives(&route);
         }
-        Ok(RouteNetlinkMessage::NewRoute(message)) => {
-            if let Some((route, _)) = routes::decode(&message) {
-                survives(&route);
-            }
+        if let Some(Some(address)) = address::decode(payload) {
+            survives(&address);
         }
-        Ok(RouteNetlinkMessage::NewNeighbour(message)) => {
-            if let Some(neighbour) = neighbours::decode(&message) {
-                survives(&neighbour);
-            }
+        if let Some(Some(rule)) = rule::decode(payload) {
+            survives(&rule);
         }
-        Ok(RouteNetlinkMessage::NewRule(message)) => {
-            if let Some(rule) = rule::decode(&message) {
-                survives(&rule);
-            }
-        }
-        _ => {}
     }
 }
 
-/// Tables of neighbours.
+/// Neighbours and their tables.
 pub fn neighbour(bytes: &[u8]) {
     for payload in payloads(bytes) {
+        if let Some(Some(neighbour)) = neighbours::decode(payload) {
+            survives(&neighbour);
+        }
         if let Some(Some(table)) = neighbour_table::decode(payload) {
             survives(&table);
         }

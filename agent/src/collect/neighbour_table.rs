@@ -1,22 +1,36 @@
 //! How full the neighbour tables are (arp(7), linux/neighbour.h).
 
-use std::collections::BTreeMap;
-
 use aizen_protocol::record::NeighbourTable;
 
 use super::netlink::attribute::{attributes, u32_at, u64_at};
-use super::netlink::{self, Question};
+use super::netlink::{self, Part, Question};
 use super::{CollectError, Seen};
 
-/// The tables of both families.
+/// The tables of both families. Each begins with a message of its own; behind it stand as many as there are interfaces,
+/// which nobody reads.
 pub(crate) async fn collect() -> Result<Seen<Vec<NeighbourTable>>, CollectError> {
-    let question = Question::route(RTM_GETNEIGHTBL, vec![0; HEADER]);
-    let dump = netlink::dump_parts(&question, |part| decode(part.payload), |_| false).await?;
-    let mut seen = dump.seen("neighbour tables");
-    // One table has a message of its own; what each interface adds to it is not told of.
-    let tables: BTreeMap<u8, NeighbourTable> =
-        seen.value.drain(..).map(|t| (t.family, t)).collect();
-    seen.value = tables.into_values().collect();
+    let mut seen = Seen {
+        value: Vec::new(),
+        gaps: Vec::new(),
+    };
+    for family in [AF_INET, AF_INET6] {
+        let mut body = vec![0; HEADER];
+        body[0] = family;
+        let question = Question::route(RTM_GETNEIGHTBL, body);
+        let whole = |part: &Part<'_>| match decode(part.payload) {
+            Some(Some(table)) => Some(Some(table)),
+            Some(None) => None,
+            None => Some(None),
+        };
+        match netlink::find_part(&question, whole).await? {
+            Some(Some(table)) => seen.value.push(table),
+            Some(None) => seen
+                .gaps
+                .push("a neighbour table has a form that is not known".to_owned()),
+            // A kernel without this family.
+            None => {}
+        }
+    }
     Ok(seen)
 }
 

@@ -5,15 +5,10 @@ pub(crate) mod next_hop;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aizen_protocol::record::{NextHop, Route};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteProtocol, RouteType,
-    RouteVia,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::netlink::NetlinkError;
-use super::netlink::attribute::prefix;
-use super::{CollectError, Seen, netlink};
+use super::netlink::attribute::{Attribute, attributes, find, prefix, put, u32_at};
+use super::netlink::{self, NetlinkError, Question};
+use super::{CollectError, Seen};
 
 /// The main routing table (rt_tables).
 pub(crate) const MAIN: u32 = 254;
@@ -22,13 +17,10 @@ pub(crate) const MAIN: u32 = 254;
 /// of the first next hop that lives.
 pub(crate) async fn collect() -> Result<Seen<Vec<Route>>, CollectError> {
     // One question for all families: a kernel without IPv6 answers an IPv6 question with the IPv4 routes.
-    let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-    let dump = netlink::dump(
-        question,
-        |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => decode(&route).into_iter().collect(),
-            _ => Vec::new(),
-        },
+    let question = Question::route(RTM_GETROUTE, vec![0; HEADER]);
+    let dump = netlink::dump_parts(
+        &question,
+        |part| decode(part.payload),
         |(route, _)| route.destination.is_default(),
     )
     .await?;
@@ -89,84 +81,76 @@ fn lead(route: &mut Route) {
 
 /// The interface that a packet to `target` would leave by; none if the kernel has no route or it is our own address.
 pub(crate) async fn outgoing(target: IpAddr) -> Result<Option<u32>, CollectError> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = family(target);
-    question.header.destination_prefix_length = width(target);
-    question.attributes = vec![RouteAttribute::Destination(target.into())];
-    match netlink::ask_one(RouteNetlinkMessage::GetRoute(question)).await {
-        Ok(Some(RouteNetlinkMessage::NewRoute(route)))
-            if route.header.kind == RouteType::Unicast =>
-        {
-            Ok(route
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(link) => Some(*link),
-                    _ => None,
-                }))
+    let mut body = vec![0; HEADER];
+    match target {
+        IpAddr::V4(ip) => {
+            (body[0], body[1]) = (AF_INET, 32);
+            put(&mut body, RTA_DST, &ip.octets());
         }
+        IpAddr::V6(ip) => {
+            (body[0], body[1]) = (AF_INET6, 128);
+            put(&mut body, RTA_DST, &ip.octets());
+        }
+    }
+    let leaves_by = |message: &[u8]| {
+        let unicast = message.get(KIND) == Some(&RTN_UNICAST);
+        let body = message.get(HEADER..).filter(|_| unicast)?;
+        find(body, RTA_OIF)?.u32()
+    };
+    match netlink::ask_part(&Question::route(RTM_GETROUTE, body), leaves_by).await {
+        Ok(link) => Ok(link.flatten()),
         // "No route" is an error number here.
-        Ok(_) | Err(NetlinkError::Refused(_)) => Ok(None),
+        Err(NetlinkError::Refused(_)) => Ok(None),
         Err(error @ NetlinkError::Socket(_)) => Err(error.into()),
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-fn width(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// The route, and the number of its next-hop object.
-pub(crate) fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
-    let header = &message.header;
-    let any: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
+/// Reads one `RTM_NEWROUTE`, `struct rtmsg` and attributes: the route, and the number of its next-hop object. None if
+/// it can't be right; no route for other families and for what the kernel only remembers.
+pub(crate) fn decode(message: &[u8]) -> Option<Option<(Route, Option<u32>)>> {
+    let &[family, length, _, _, table, protocol, _, kind] = message.first_chunk()?;
+    let flags = u32_at(message, 8)?;
+    let any: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Some(None),
     };
     // Clones are the kernel's cache (path MTU, redirects), not configuration.
-    if header.flags.contains(RouteFlags::Cloned) {
-        return None;
+    if flags & RTM_F_CLONED != 0 {
+        return Some(None);
     }
     let mut route = Route {
-        destination: prefix(any, header.destination_prefix_length)?,
+        destination: prefix(any, length)?,
         gateway: None,
         link: None,
-        table: u32::from(header.table),
+        table: u32::from(table),
         metric: None,
-        protocol: protocol(header.protocol),
-        kind: kind(header.kind),
+        protocol: self::protocol(protocol),
+        kind: self::kind(kind),
         source: None,
         next_hops: Vec::new(),
-        dead: header.flags.bits() & DEAD != 0,
+        dead: flags & DEAD != 0,
         expires_s: None,
     };
     let mut object = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => {
-                if let Some(address) = address_of(address) {
+    for attribute in attributes(message.get(HEADER..)?) {
+        match attribute.kind {
+            RTA_DST => {
+                if let Some(address) = attribute.ip() {
                     route.destination.address = address;
                 }
             }
-            RouteAttribute::Table(table) => route.table = *table,
-            RouteAttribute::Priority(metric) => route.metric = Some(*metric),
-            RouteAttribute::PrefSource(address) => route.source = address_of(address),
-            RouteAttribute::MultiPath(ways) => {
-                route.next_hops = ways.iter().map(next_hop).collect()
-            }
-            RouteAttribute::Oif(link) => route.link = Some(*link),
-            RouteAttribute::NhId(id) => object = Some(*id),
-            RouteAttribute::CacheInfo(cache) => {
-                // Negative when it is over and not yet collected.
-                let left = cache.expires.cast_signed().max(0).cast_unsigned();
-                route.expires_s = (cache.expires != 0).then_some(left / USER_HZ);
+            RTA_TABLE => route.table = attribute.u32()?,
+            RTA_PRIORITY => route.metric = attribute.u32(),
+            RTA_PREFSRC => route.source = attribute.ip(),
+            RTA_MULTIPATH => route.next_hops = next_hops(attribute.value),
+            RTA_OIF => route.link = attribute.u32(),
+            RTA_NH_ID => object = attribute.u32(),
+            // `rta_expires` of `struct rta_cacheinfo`; negative when it is over and not yet collected.
+            RTA_CACHEINFO => {
+                let expires = u32_at(attribute.value, 8).unwrap_or_default();
+                let left = expires.cast_signed().max(0).cast_unsigned();
+                route.expires_s = (expires != 0).then_some(left / USER_HZ);
             }
             _ => route.gateway = route.gateway.or(gateway(attribute)),
         }
@@ -174,79 +158,107 @@ pub(crate) fn decode(message: &RouteMessage) -> Option<(Route, Option<u32>)> {
     if !route.next_hops.is_empty() {
         lead(&mut route);
     }
-    Some((route, object))
+    Some(Some((route, object)))
 }
 
-fn next_hop(way: &RouteNextHop) -> NextHop {
-    NextHop {
-        gateway: way.attributes.iter().find_map(gateway),
-        link: way.interface_index,
-        // `rtnh_hops` is the weight less one.
-        weight: u16::from(way.hops) + 1,
-        dead: u32::from(way.flags.bits()) & DEAD != 0,
-    }
+/// An array of `struct rtnexthop` (length, flags, hops, interface), each with attributes; up to the first whose length
+/// can't be right.
+fn next_hops(bytes: &[u8]) -> Vec<NextHop> {
+    let mut rest = bytes;
+    let hop = || {
+        let &[l0, l1, flags, hops, ..] = rest.first_chunk::<NEXT_HOP>()?;
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let inner = rest.get(NEXT_HOP..length)?;
+        let link = u32_at(rest, 4)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(NextHop {
+            gateway: attributes(inner).find_map(gateway),
+            link,
+            // `rtnh_hops` is the weight less one.
+            weight: u16::from(hops) + 1,
+            dead: u32::from(flags) & DEAD != 0,
+        })
+    };
+    std::iter::from_fn(hop).collect()
 }
 
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(address) => address_of(address),
-        RouteAttribute::Via(RouteVia::Inet(address)) => Some((*address).into()),
-        RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
-        _ => None,
-    }
-}
-
-fn address_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
+fn gateway(attribute: Attribute<'_>) -> Option<IpAddr> {
+    match attribute.kind {
+        RTA_GATEWAY => attribute.ip(),
+        // `struct rtvia`: family, address.
+        RTA_VIA => {
+            let value = attribute.value.get(2..)?;
+            Attribute { value, ..attribute }.ip()
+        }
         _ => None,
     }
 }
 
 /// The names of iproute2's rt_protos.
-fn protocol(protocol: RouteProtocol) -> String {
+fn protocol(protocol: u8) -> String {
     let name = match protocol {
-        RouteProtocol::Unspec => "unspec",
-        RouteProtocol::IcmpRedirect => "redirect",
-        RouteProtocol::Kernel => "kernel",
-        RouteProtocol::Boot => "boot",
-        RouteProtocol::Static => "static",
-        RouteProtocol::Ra => "ra",
-        RouteProtocol::Dhcp => "dhcp",
-        RouteProtocol::Zebra => "zebra",
-        RouteProtocol::Bird => "bird",
-        RouteProtocol::KeepAlived => "keepalived",
-        RouteProtocol::Babel => "babel",
-        RouteProtocol::Bgp => "bgp",
-        RouteProtocol::Isis => "isis",
-        RouteProtocol::Ospf => "ospf",
-        RouteProtocol::Rip => "rip",
-        RouteProtocol::Eigrp => "eigrp",
-        other => return u8::from(other).to_string(),
+        0 => "unspec",
+        1 => "redirect",
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        18 => "keepalived",
+        42 => "babel",
+        186 => "bgp",
+        187 => "isis",
+        188 => "ospf",
+        189 => "rip",
+        192 => "eigrp",
+        other => return other.to_string(),
     };
     name.to_owned()
 }
 
-fn kind(kind: RouteType) -> String {
+/// `RTN_*` (linux/rtnetlink.h) by the names of ip-route(8).
+fn kind(kind: u8) -> String {
     let name = match kind {
-        RouteType::Unspec => "unspec",
-        RouteType::Unicast => "unicast",
-        RouteType::Local => "local",
-        RouteType::Broadcast => "broadcast",
-        RouteType::Anycast => "anycast",
-        RouteType::Multicast => "multicast",
-        RouteType::BlackHole => "blackhole",
-        RouteType::Unreachable => "unreachable",
-        RouteType::Prohibit => "prohibit",
-        RouteType::Throw => "throw",
-        RouteType::Nat => "nat",
-        RouteType::ExternalResolve => "xresolve",
-        other => return u8::from(other).to_string(),
+        0 => "unspec",
+        RTN_UNICAST => "unicast",
+        2 => "local",
+        3 => "broadcast",
+        4 => "anycast",
+        5 => "multicast",
+        6 => "blackhole",
+        7 => "unreachable",
+        8 => "prohibit",
+        9 => "throw",
+        10 => "nat",
+        11 => "xresolve",
+        other => return other.to_string(),
     };
     name.to_owned()
 }
 
+const RTM_GETROUTE: u16 = 26;
+/// `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, kind, flags.
+const HEADER: usize = 12;
+/// Where the kind is.
+const KIND: usize = 7;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const RTN_UNICAST: u8 = 1;
+const RTM_F_CLONED: u32 = 0x200;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_CACHEINFO: u16 = 12;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+/// Bytes of `struct rtnexthop`.
+const NEXT_HOP: usize = 8;
 /// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN` (linux/rtnetlink.h).
 const DEAD: u32 = 1 | 16;
 /// Ticks a second of times that the kernel tells programs: 100 wherever this program runs.
@@ -254,77 +266,79 @@ const USER_HZ: u32 = 100;
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::route::{RouteCacheInfo, RouteNextHop, RouteNextHopFlags};
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn message() -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = 254;
-        message.header.kind = RouteType::Unicast;
-        message.header.protocol = RouteProtocol::Dhcp;
-        message
+    /// A route of the main table from DHCP.
+    fn message(family: u8, given: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![family, 0, 0, 0, 254, 16, 0, RTN_UNICAST, 0, 0, 0, 0];
+        for (kind, value) in given {
+            put(&mut bytes, *kind, value);
+        }
+        bytes
+    }
+
+    fn told(message: &[u8]) -> Route {
+        decode(message).unwrap().unwrap().0
     }
 
     #[test]
     fn a_route_without_destination_is_the_default_route_of_its_family() {
-        let mut message = message();
-        message.attributes = vec![
-            RouteAttribute::Gateway(Ipv4Addr::new(192, 0, 2, 1).into()),
-            RouteAttribute::Oif(3),
-        ];
-        let (route, _) = decode(&message).unwrap();
+        let link = 3_u32.to_ne_bytes();
+        let given: [(u16, &[u8]); 2] = [(RTA_GATEWAY, &[192, 0, 2, 1]), (RTA_OIF, &link)];
+        let route = told(&message(AF_INET, &given));
         assert!(route.destination.is_default());
         assert_eq!(route.gateway, Some("192.0.2.1".parse().unwrap()));
         assert_eq!(
             (route.link, route.table, route.protocol.as_str()),
             (Some(3), MAIN, "dhcp")
         );
-        message.header.address_family = AddressFamily::Inet6;
-        let (route, _) = decode(&message).unwrap();
+        let route = told(&message(AF_INET6, &given));
         assert_eq!(route.destination.to_string(), "::/0");
     }
 
-    fn hop(link: u32, last: u8, flags: RouteNextHopFlags) -> RouteNextHop {
-        let mut hop = RouteNextHop::default();
-        hop.interface_index = link;
-        hop.hops = last - 1;
-        hop.flags = flags;
-        hop.attributes = vec![RouteAttribute::Gateway(
-            Ipv4Addr::new(192, 0, 2, last).into(),
-        )];
-        hop
+    #[test]
+    fn a_gateway_of_the_other_family_is_told() {
+        let mut via = AF_INET6.to_ne_bytes().to_vec();
+        via.push(0);
+        via.extend("fe80::1".parse::<Ipv6Addr>().unwrap().octets());
+        let route = told(&message(AF_INET, &[(RTA_VIA, &via)]));
+        assert_eq!(route.gateway, "fe80::1".parse().ok());
+    }
+
+    fn hop(link: u32, last: u8, flags: u8) -> Vec<u8> {
+        let mut bytes = vec![0, 0, flags, last - 1];
+        bytes.extend(link.to_ne_bytes());
+        put(&mut bytes, RTA_GATEWAY, &[192, 0, 2, last]);
+        let length = u16::try_from(bytes.len()).unwrap();
+        bytes[..2].copy_from_slice(&length.to_ne_bytes());
+        bytes
     }
 
     #[test]
     fn a_multipath_route_is_one_entry_that_leads_to_the_first_hop_alive() {
-        let (dead, alive) = (RouteNextHopFlags::Linkdown, RouteNextHopFlags::empty());
-        let mut message = message();
-        let ways = vec![hop(2, 1, dead), hop(3, 2, alive)];
-        message.attributes = vec![RouteAttribute::MultiPath(ways)];
-        let (route, _) = decode(&message).unwrap();
+        let (linkdown, alive) = (16, 0);
+        let ways = [hop(2, 1, linkdown), hop(3, 2, alive)].concat();
+        let route = told(&message(AF_INET, &[(RTA_MULTIPATH, &ways)]));
         assert_eq!((route.link, route.dead), (Some(3), false));
         assert_eq!(route.gateway, Some("192.0.2.2".parse().unwrap()));
-        let told: Vec<_> = route
+        let hops: Vec<_> = route
             .next_hops
             .iter()
             .map(|h| (h.link, h.weight, h.dead))
             .collect();
-        assert_eq!(told, [(2, 1, true), (3, 2, false)]);
-        message.attributes = vec![RouteAttribute::MultiPath(vec![hop(2, 1, dead)])];
-        assert!(decode(&message).unwrap().0.dead);
+        assert_eq!(hops, [(2, 1, true), (3, 2, false)]);
+        let dead = message(AF_INET, &[(RTA_MULTIPATH, &hop(2, 1, linkdown))]);
+        assert!(told(&dead).dead);
     }
 
     #[test]
     fn a_route_from_an_advertisement_counts_down_and_one_that_is_over_is_at_zero() {
-        let mut message = message();
-        let mut left = |expires: i32| {
+        let left = |expires: i32| {
             let mut cache = [0; 32];
             cache[8..12].copy_from_slice(&expires.to_ne_bytes());
-            let cache = RouteCacheInfo::parse(&cache).unwrap();
-            message.attributes = vec![RouteAttribute::CacheInfo(cache)];
-            decode(&message).unwrap().0.expires_s
+            told(&message(AF_INET6, &[(RTA_CACHEINFO, &cache)])).expires_s
         };
         assert_eq!(
             (left(180_000), left(-100), left(0)),
@@ -334,19 +348,39 @@ mod tests {
 
     #[test]
     fn a_table_above_255_comes_from_its_attribute() {
-        let mut message = message();
-        message.header.table = 252;
-        message.attributes = vec![RouteAttribute::Table(1000)];
-        assert_eq!(decode(&message).unwrap().0.table, 1000);
+        let mut long = message(AF_INET, &[(RTA_TABLE, &1000_u32.to_ne_bytes())]);
+        long[4] = 252;
+        assert_eq!(told(&long).table, 1000);
     }
 
     #[test]
     fn cached_clones_and_other_families_are_no_routes() {
-        let mut clone = message();
-        clone.header.flags = RouteFlags::Cloned;
-        assert_eq!(decode(&clone), None);
-        let mut multicast = message();
-        multicast.header.address_family = AddressFamily::Unspec;
-        assert_eq!(decode(&multicast), None);
+        let mut clone = message(AF_INET, &[]);
+        clone[8..12].copy_from_slice(&RTM_F_CLONED.to_ne_bytes());
+        assert_eq!(decode(&clone), Some(None));
+        assert_eq!(decode(&message(128, &[])), Some(None));
+    }
+
+    #[test]
+    fn a_route_with_an_impossible_prefix_or_a_torn_header_is_refused() {
+        let mut long = message(AF_INET, &[]);
+        long[1] = 33;
+        assert_eq!(decode(&long), None);
+        assert_eq!(decode(&message(AF_INET, &[])[..11]), None);
+    }
+
+    #[tokio::test]
+    async fn the_way_to_a_local_address_is_no_way_out() {
+        assert_eq!(outgoing(Ipv4Addr::LOCALHOST.into()).await.unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_route_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300), ipv4: bool) {
+            drop(decode(&bytes));
+            let family = if ipv4 { AF_INET } else { AF_INET6 };
+            drop(decode(&[message(family, &[]), bytes.clone()].concat()));
+            drop(decode(&message(family, &[(RTA_MULTIPATH, &bytes), (RTA_VIA, &bytes)])));
+        }
     }
 }
