@@ -19,6 +19,7 @@ pub mod dns;
 mod enroll;
 mod exit;
 mod interrupt;
+mod load;
 mod look;
 mod metrics;
 mod ping;
@@ -68,9 +69,11 @@ enum Command {
     /// Neighbours on the links (ARP, NDP)
     #[command(after_help = "Example: aizen neighbours --watch 5")]
     Neighbours(look::LookArgs),
-    /// Processors, memory, disks, temperature, pressure, connections
-    #[command(after_help = "Example: aizen perf --watch")]
-    Perf(look::LookArgs),
+    /// Processors, memory, disks, temperature, pressure, connections; or delay while the line is loaded
+    #[command(
+        after_help = "Example: aizen perf --watch\nExample: aizen perf --load --to http://files.example.org/large.bin --up http://files.example.org/sink\nExit: 0; with --load 1 if a direction could not be measured, 2 wrong usage or unknown name"
+    )]
+    Perf(load::PerfArgs),
     /// Links, probes and findings, live on the whole screen
     #[command(after_help = "Example: aizen top -d 2\nKeys: q quit, p pause, ? help")]
     Top(top::TopArgs),
@@ -238,7 +241,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Links(args) => look::run(Look::Links, &args, json, config.into()).await,
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,
         Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
-        Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
+        Command::Perf(args) => load::run(&args, json, config.into()).await,
         Command::Top(args) => top::run(&args, config.into()).await,
         Command::Dns(args) => {
             let settings = crate::collect::Settings::from(config);

@@ -24,6 +24,7 @@ mod forwarding;
 mod history;
 mod host;
 pub(crate) mod link;
+pub mod load;
 mod log;
 mod neighbour;
 mod neighbour_table;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-pub(crate) use self::response::read_response;
+pub(crate) use self::response::{begin_response, read_response};
 pub use self::response::{HttpFault, Response};
 pub use self::url::{InvalidUrl, Url};
 
