@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::look::Look;
 use crate::config::Config;
@@ -142,6 +142,12 @@ enum Command {
     Recover,
 }
 
+/// The whole command line, for manual pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Aizen::command()
+}
+
 /// Runs the program that argv names.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -221,17 +227,21 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
     runtime.block_on(ask(aizen.command, json, &config))
 }
 
+/// Settings of a command that looks behind the read-only door: by itself where it may, else through the executor.
+fn sighted(config: &Config) -> crate::collect::Settings {
+    crate::collect::Settings {
+        door: crate::collect::Door::find(&config.paths.executor_socket()),
+        ..config.into()
+    }
+}
+
 async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Diagnose(args) => {
-            let settings = crate::collect::Settings {
-                door: crate::collect::Door::find(&config.paths.executor_socket()),
-                ..crate::collect::Settings::from(config)
-            };
             diagnose::run(
                 args,
                 json,
-                settings,
+                sighted(config),
                 status::remembered(config).await,
                 || crate::sanitize::Stage::open(config),
                 &mut std::io::stdout().lock(),
@@ -242,7 +252,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,
         Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
         Command::Perf(args) => load::run(&args, json, config.into()).await,
-        Command::Top(args) => top::run(&args, config.into()).await,
+        Command::Top(args) => top::run(&args, sighted(config)).await,
         Command::Dns(args) => {
             let settings = crate::collect::Settings::from(config);
             dns::run(args, json, &settings, &mut std::io::stdout().lock()).await

@@ -32,13 +32,13 @@ use super::look::{Look, LookArgs};
 use super::ping::{FamilyArgs, NAMES_WAIT};
 use super::screen::{Screen, bytes};
 use super::{exit, look, show};
+use crate::analyze;
 use crate::collect::load::{Outcome, Plan, Server, measure};
 use crate::collect::{CollectError, Collector, Settings};
 use crate::probe::echo::Target;
 use crate::probe::name;
 use crate::probe::roots::Roots;
 use crate::probe::web::Url;
-use crate::analyze;
 
 /// What can be said to `aizen perf`.
 #[derive(Debug, Args)]

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use aizen_protocol::record::{
-    Body, Conntrack, CpuTimes, DnsProbe, Host, Link, LinkCounters, NeighbourTable, Pressure,
-    Protocols, Queue, Reach, Record, Round, Service, ServiceState, Softnet, Stall, Time, WireGuard,
+    Body, Conntrack, CpuTimes, DnsProbe, Ethernet, Host, Link, LinkCounters, NeighbourTable,
+    Pressure, Protocols, Queue, Reach, Record, Round, Service, ServiceState, Softnet, Stall, Time,
+    WireGuard,
 };
 
 use super::{Family, Kind, Sample};
@@ -30,6 +31,7 @@ pub fn families(records: &[Record]) -> Vec<Family> {
     for body in newest.into_values() {
         match body {
             Body::Links(links) => made.links(links),
+            Body::Ethernet(ports) => made.ethernet(ports),
             Body::Queues(queues) => made.queues(queues),
             Body::NeighbourTables(tables) => made.neighbour_tables(tables),
             Body::Reach(reach) => made.reach(reach),
@@ -140,6 +142,22 @@ impl Made {
                 .filter_map(|link| Some((of(link), field(&link.counters?))));
             self.counter(name, help, samples);
         }
+    }
+
+    fn ethernet(&mut self, ports: &[Ethernet]) {
+        let mut samples = Vec::new();
+        for port in ports {
+            for (name, total) in &port.statistics {
+                let mut labels = self.link(port.link);
+                labels.push(("counter", name.clone().into()));
+                samples.push((labels, *total));
+            }
+        }
+        self.counter(
+            "aizen_ethernet_driver_total",
+            "What the driver counts: the standard's groups, and of its own counters those of trouble that are not 0.",
+            samples,
+        );
     }
 
     fn queues(&mut self, queues: &[Queue]) {
@@ -627,7 +645,18 @@ mod tests {
             drops: 7,
             ..Queue::default()
         }]));
-        let text = super::super::text(&[wan(1), queue, wan(2)]);
+        let port = record(Body::Ethernet(vec![Ethernet {
+            link: 2,
+            statistics: [("rx_crc_errors".to_owned(), 9)].into(),
+            ..Ethernet::default()
+        }]));
+        let text = super::super::text(&[wan(1), queue, port, wan(2)]);
+        assert!(
+            text.contains(
+                "aizen_ethernet_driver_total{link=\"wan\",counter=\"rx_crc_errors\"} 9\n"
+            ),
+            "{text}"
+        );
         assert!(
             text.contains("aizen_link_receive_bytes_total{link=\"wan\"} 2\n"),
             "{text}"

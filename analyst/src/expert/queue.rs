@@ -149,7 +149,10 @@ fn unmoved(view: &View<'_>) -> Option<String> {
         Some(under.saturating_sub(idle))
     });
     let most = added.max().filter(|added| *added < ADDED_US)?;
-    Some(format!("A load adds {} to round trips at most", millis(most)))
+    Some(format!(
+        "A load adds {} to round trips at most",
+        millis(most)
+    ))
 }
 
 /// Delay without loss is a queue; with much loss the line itself may be bad.
@@ -501,7 +504,12 @@ mod tests {
         for (down_us, up_us, summary, step) in [
             (412_000, 14_000, "A download on wan adds 400 ms", "ifb"),
             (14_000, 312_000, "An upload on wan adds 300 ms", "dev wan"),
-            (212_000, 312_000, "A load either way on wan adds 300 ms", "dev wan"),
+            (
+                212_000,
+                312_000,
+                "A load either way on wan adds 300 ms",
+                "dev wan",
+            ),
         ] {
             let rounds = history(2, |round, evidence| {
                 evidence.see(Body::Load(vec![

@@ -59,10 +59,7 @@ mod tests {
     fn a_grade_falls_as_the_added_delay_grows() {
         let grades = [0, 4, 5, 29, 30, 60, 199, 200, 400, 9000]
             .map(|ms| Grade::of(Duration::from_millis(ms)).letter());
-        assert_eq!(
-            grades,
-            ["A+", "A+", "A", "A", "B", "C", "C", "D", "F", "F"]
-        );
+        assert_eq!(grades, ["A+", "A+", "A", "A", "B", "C", "C", "D", "F", "F"]);
         assert!(Grade::APlus < Grade::A && Grade::D < Grade::F);
     }
 }

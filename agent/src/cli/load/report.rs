@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::grade::{BLOAT, Grade};
 use crate::cli::diagnose::write_finding;
-use crate::cli::ping::rounded;
 use crate::cli::look::as_float;
+use crate::cli::ping::rounded;
 use crate::cli::screen::{Align, Colour, Screen, Table, bit_rate};
 use crate::clock;
 use crate::collect::load::{By, ENOUGH, Outcome, Phase, Times};
@@ -139,7 +139,11 @@ impl<'a> Report<'a> {
             Some(By::Tcp) => "TCP handshake",
             Some(By::Icmp) | None => "ICMP echo",
         };
-        writeln!(out, "LOAD on the way to {} ({}) by {by}", self.host, self.address)?;
+        writeln!(
+            out,
+            "LOAD on the way to {} ({}) by {by}",
+            self.host, self.address
+        )?;
         self.table().write(out, screen)?;
         for row in &self.directions {
             if let Some(error) = row.error {
@@ -155,7 +159,11 @@ impl<'a> Report<'a> {
             }
             (Some(grade), ways) => {
                 let letter = screen.paint(Colour::Red, grade.letter());
-                writeln!(out, "grade {letter}: too long a queue fills under {}", ways.join(" and "))
+                writeln!(
+                    out,
+                    "grade {letter}: too long a queue fills under {}",
+                    ways.join(" and ")
+                )
             }
         }?;
         for finding in &self.findings {
@@ -183,11 +191,17 @@ impl<'a> Report<'a> {
         idle.extend([dash(), dash(), dash()]);
         table.row(idle);
         for row in &self.directions {
-            let mut cells = vec![word(row.direction).to_owned(), bit_rate(as_float(row.bits_per_second))];
+            let mut cells = vec![
+                word(row.direction).to_owned(),
+                bit_rate(as_float(row.bits_per_second)),
+            ];
             cells.extend(Spread::cells(row.rtt_ms));
             cells.push(row.lost.to_string());
             cells.push(row.added_ms.map_or_else(dash, |ms| format!("{ms:.1}")));
-            cells.push(row.grade.map_or_else(dash, |grade| grade.letter().to_owned()));
+            cells.push(
+                row.grade
+                    .map_or_else(dash, |grade| grade.letter().to_owned()),
+            );
             table.row(cells);
         }
         table

@@ -263,7 +263,11 @@ mod tests {
                 }
                 stream.write_all(answer.as_bytes()).await.ok();
                 stream.shutdown().await.ok();
-                while stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {}
+                while stream
+                    .read(&mut buffer)
+                    .await
+                    .is_ok_and(|length| length > 0)
+                {}
             });
         }
     }
@@ -329,7 +333,10 @@ mod tests {
     async fn a_redirect_an_empty_file_and_a_refusal_end_it() {
         use LoadDirection::Down;
         for (answer, want) in [
-            ("HTTP/1.1 302 Found\r\nLocation: http://other.example/\r\n\r\n", "http://other.example/"),
+            (
+                "HTTP/1.1 302 Found\r\nLocation: http://other.example/\r\n\r\n",
+                "http://other.example/",
+            ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "too small"),
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404"),
             ("SSH-2.0-x\r\n\r\n", "no HTTP"),
