@@ -30,7 +30,7 @@ use clap::{Args, ValueEnum};
 use self::report::Report;
 use super::look::{Look, LookArgs};
 use super::ping::{FamilyArgs, NAMES_WAIT};
-use super::screen::{Screen, bytes};
+use super::screen::Screen;
 use super::{exit, look, show};
 use crate::analyze;
 use crate::collect::load::{Outcome, Plan, Server, measure};
@@ -65,15 +65,15 @@ struct LoadArgs {
     #[arg(long, value_enum, default_value = "both", requires = "load")]
     direction: Ways,
     /// Seconds that each direction takes at most
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "load",
-          value_parser = clap::value_parser!(u16).range(2..=30))]
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "load",
+          value_parser = clap::value_parser!(u16).range(3..=30))]
     seconds: u16,
     /// Megabytes that each direction moves at most
     #[arg(long, value_name = "N", default_value_t = 250, requires = "load",
           value_parser = clap::value_parser!(u32).range(1..=4000))]
     megabytes: u32,
     /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "load",
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "load",
           value_parser = clap::value_parser!(u16).range(1..=16))]
     streams: u16,
     #[command(flatten)]
@@ -191,10 +191,10 @@ fn announced(plan: &Plan) -> String {
         })
         .collect();
     format!(
-        "loading the line: {}; each at most {} s and {} over {} connections; Ctrl-C ends it",
+        "loading the line: {}; each at most {} s and {} MB over {} connections; Ctrl-C ends it",
         ways.join(", then "),
         plan.time.as_secs(),
-        bytes(plan.bytes),
+        plan.bytes / 1_000_000,
         plan.streams
     )
 }

@@ -217,7 +217,7 @@ fn rate(bytes: u64, time: Duration) -> u64 {
 /// Answers that make a median.
 pub const ENOUGH: usize = 5;
 /// A transfer fills the line and its queue in that time: its start is not measured.
-pub const SETTLES: Duration = Duration::from_secs(1);
+pub const SETTLES: Duration = Duration::from_secs(2);
 const IDLE_TIMES: u32 = 20;
 const IDLE_LONGEST: Duration = Duration::from_secs(8);
 const DRAINS: Duration = Duration::from_secs(5);
