@@ -174,6 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn every_interface_of_this_machine_tells_its_counters_by_name_or_has_none() {
+        for entry in std::fs::read_dir("/sys/class/net").unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if !entry.path().is_dir() {
+                continue;
+            }
+            let told = match statistics(&name) {
+                // It went meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                told => told.unwrap(),
+            };
+            let lengths = told.iter().map(|(name, _)| name.chars().count());
+            assert!(
+                lengths.clone().all(|length| (1..=NAME).contains(&length)),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_loopback_counts_nothing() {
         assert_eq!(statistics("lo").unwrap(), []);
     }

@@ -45,7 +45,8 @@ pub(super) fn collect(
         .collect();
     let mut known = memory.0.lock().unwrap_or_else(PoisonError::into_inner);
     let mut services = services(&list, &mut known);
-    for service in &mut services {
+    // Without any link nobody knows.
+    for service in services.iter_mut().filter(|_| !enabled.is_empty()) {
         service.wanted = service.wanted.or(Some(enabled.contains(&service.name)));
     }
     // The worst come first, so that the bound cuts off the least.
