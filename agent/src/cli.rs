@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::look::Look;
 use crate::config::Config;
@@ -19,6 +19,7 @@ pub mod dns;
 mod enroll;
 mod exit;
 mod interrupt;
+mod load;
 mod look;
 mod metrics;
 mod ping;
@@ -68,9 +69,11 @@ enum Command {
     /// Neighbours on the links (ARP, NDP)
     #[command(after_help = "Example: aizen neighbours --watch 5")]
     Neighbours(look::LookArgs),
-    /// Processors, memory, disks, temperature, pressure, connections
-    #[command(after_help = "Example: aizen perf --watch")]
-    Perf(look::LookArgs),
+    /// Processors, memory, disks, temperature, pressure, connections; or delay while the line is loaded
+    #[command(
+        after_help = "Example: aizen perf --watch\nExample: aizen perf --load --to http://files.example.org/large.bin --up http://files.example.org/sink\nExit: 0; with --load 1 if a direction could not be measured, 2 wrong usage or unknown name"
+    )]
+    Perf(load::PerfArgs),
     /// Links, probes and findings, live on the whole screen
     #[command(after_help = "Example: aizen top -d 2\nKeys: q quit, p pause, ? help")]
     Top(top::TopArgs),
@@ -137,6 +140,12 @@ enum Command {
     Executor(serve::ExecutorArgs),
     /// Undo what a crash or power cut left open, before the network comes up (started early in boot)
     Recover,
+}
+
+/// The whole command line, for manual pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Aizen::command()
 }
 
 /// Runs the program that argv names.
@@ -218,17 +227,21 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
     runtime.block_on(ask(aizen.command, json, &config))
 }
 
+/// Settings of a command that looks behind the read-only door: by itself where it may, else through the executor.
+fn sighted(config: &Config) -> crate::collect::Settings {
+    crate::collect::Settings {
+        door: crate::collect::Door::find(&config.paths.executor_socket()),
+        ..config.into()
+    }
+}
+
 async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Diagnose(args) => {
-            let settings = crate::collect::Settings {
-                door: crate::collect::Door::find(&config.paths.executor_socket()),
-                ..crate::collect::Settings::from(config)
-            };
             diagnose::run(
                 args,
                 json,
-                settings,
+                sighted(config),
                 status::remembered(config).await,
                 || crate::sanitize::Stage::open(config),
                 &mut std::io::stdout().lock(),
@@ -238,8 +251,8 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Links(args) => look::run(Look::Links, &args, json, config.into()).await,
         Command::Routes(args) => look::run(Look::Routes, &args, json, config.into()).await,
         Command::Neighbours(args) => look::run(Look::Neighbours, &args, json, config.into()).await,
-        Command::Perf(args) => look::run(Look::Perf, &args, json, config.into()).await,
-        Command::Top(args) => top::run(&args, config.into()).await,
+        Command::Perf(args) => load::run(&args, json, config.into()).await,
+        Command::Top(args) => top::run(&args, sighted(config)).await,
         Command::Dns(args) => {
             let settings = crate::collect::Settings::from(config);
             dns::run(args, json, &settings, &mut std::io::stdout().lock()).await

@@ -24,6 +24,7 @@ mod forwarding;
 mod history;
 mod host;
 pub(crate) mod link;
+pub mod load;
 mod log;
 mod neighbour;
 mod neighbour_table;
@@ -44,6 +45,7 @@ mod services;
 mod sntp;
 mod softnet;
 mod trace;
+pub(crate) mod ubus;
 pub mod watch;
 mod wireless;
 #[cfg(any(test, feature = "fuzz"))]
@@ -84,6 +86,8 @@ pub struct Settings {
     pub alternates: Vec<IpAddr>,
     /// Time servers.
     pub ntp: Vec<IpAddr>,
+    /// Ask the kernel whether its clock is synchronised.
+    pub kernel_clock: bool,
     /// Resolvers that are asked over TLS.
     pub dot: Vec<dns::Server>,
     /// Hosts whose certificates are looked at.
@@ -116,6 +120,7 @@ impl Default for Settings {
             names: Vec::new(),
             alternates: Vec::new(),
             ntp: Vec::new(),
+            kernel_clock: true,
             dot: Vec::new(),
             certificates: Vec::new(),
             portal: None,

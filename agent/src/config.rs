@@ -118,6 +118,8 @@ pub struct Probe {
     pub resolvers: Vec<IpAddr>,
     /// Time servers.
     pub ntp: Vec<IpAddr>,
+    /// The kernel is asked whether its clock is synchronised. Not in a container, whose host keeps the clock.
+    pub kernel_clock: bool,
     /// Resolvers that are asked over TLS.
     pub dot: Vec<dns::Server>,
     /// Hosts whose certificates are looked at.
@@ -142,12 +144,12 @@ pub struct Spool {
     pub bytes: u64,
 }
 
-/// Who else on this device reads the newest numbers.
+/// Who else gets the newest numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// Where Prometheus scrapes.
     pub listen: Option<Loopback>,
-    /// The OpenTelemetry collector.
+    /// The OpenTelemetry collector, here or elsewhere.
     pub otlp: Option<Receiver>,
     /// Between two sendings to it.
     pub otlp_every: Duration,
@@ -271,6 +273,15 @@ mod tests {
             text.contains(":2:") && text.contains("interface name"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn numbers_leave_this_device_with_tls_alone() {
+        let text = error("[metrics]\notlp = \"http://192.0.2.1:4318/v1/metrics\"\n");
+        assert!(text.contains("https://"), "{text}");
+        let taken = "[metrics]\notlp = \"https://otlp.example.org/v1/metrics\"\notlp_ca = \"/etc/aizen/ca.pem\"\n";
+        let config = Config::parse(Path::new("x"), taken).unwrap();
+        assert!(config.metrics.otlp.is_some());
     }
 
     #[test]

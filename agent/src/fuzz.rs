@@ -71,6 +71,7 @@ pub const ENTRIES: &[Entry] = &[
     ("softnet", softnet),
     ("stat", stat),
     ("syslog", syslog),
+    ("ubus", ubus),
     ("url", url),
     ("wireguard", wireguard),
     ("wireless", wireless),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aizen_protocol::id::{ApprovalId, CaseId, Digest};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 
 mod answer;
@@ -136,6 +136,12 @@ enum AuditCommand {
         #[arg(long, default_value_t = 0)]
         after: i64,
     },
+}
+
+/// The whole command line, for manual pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program and turns its end into an exit code.

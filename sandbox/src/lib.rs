@@ -7,10 +7,16 @@
 //! What stands is a vector of layers and one level derived from it ([`Isolation`]); a run below the level that its
 //! [`Profile`] asks for is refused, never run with less.
 
+//!
+//! Two questions to the kernel that have no safe form elsewhere live here as well, as only this crate may hold `unsafe`:
+//! [`clock`] and [`driver`].
+
 #![deny(unsafe_code)]
 
 mod capability;
 mod capture;
+pub mod clock;
+pub mod driver;
 mod cgroup;
 mod enter;
 mod landlock;

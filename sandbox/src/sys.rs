@@ -2,11 +2,12 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork, placing descriptors by number and ending without destructors have no safe form"
+    reason = "fork, placing descriptors by number, ending without destructors, adjtimex and ethtool's ioctl have no safe form"
 )]
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr::{self, NonNull};
+use std::{io, slice};
 
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::ForkResult;
@@ -105,3 +106,91 @@ pub(crate) fn default_action(signal: Signal) -> io::Result<()> {
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
     Ok(())
 }
+
+/// What the kernel says of its clock (adjtimex(2)): the state (`TIME_*`) and the status bits (`STA_*`). Changes nothing.
+pub(crate) fn clock_status() -> io::Result<(i32, i32)> {
+    // SAFETY: `timex` is numbers alone, for which zero bytes are values.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `timex` there, and with `modes` 0 it sets nothing.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((state, timex.status))
+}
+
+/// Memory for answers whose length the kernel alone decides: what it writes beyond the end hits a page that nobody may
+/// touch, and the call fails with EFAULT.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    start: NonNull<libc::c_void>,
+    usable: usize,
+    page: usize,
+}
+
+impl Guarded {
+    /// Zeroed, at least `bytes` long.
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let usable = bytes.max(1).next_multiple_of(page);
+        let (nobody, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at a place that the kernel chooses touches no other.
+        let start = unsafe { libc::mmap(ptr::null_mut(), usable + page, nobody, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Self {
+            start,
+            usable,
+            page,
+        };
+        let ours = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: all but the last page of the mapping that was just made and nobody else knows.
+        if unsafe { libc::mprotect(start.as_ptr(), usable, ours) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(memory)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `usable` bytes from `start` are mapped, readable and initialised (zero) as long as `self` lives.
+        unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), self.usable) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; they are writable, and `&mut self` is the only way to them.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.usable) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: exactly what `new` mapped, which nothing borrows any more.
+        unsafe { libc::munmap(self.start.as_ptr(), self.usable + self.page) };
+    }
+}
+
+/// Asks the driver of an interface (`SIOCETHTOOL`, linux/ethtool.h): the question stands at the beginning of `memory`,
+/// and the answer is written over it.
+pub(crate) fn ethtool(
+    socket: impl AsFd,
+    interface: &[libc::c_char; libc::IFNAMSIZ],
+    memory: &mut Guarded,
+) -> io::Result<()> {
+    let mut request = libc::ifreq {
+        ifr_name: *interface,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: memory.start.as_ptr().cast(),
+        },
+    };
+    // SAFETY: the kernel reads and writes `request`, and memory from `start` on: behind the usable part lies a page
+    // that it can't write to. `memory` is borrowed for as long as this takes.
+    if unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// linux/sockios.h
+const SIOCETHTOOL: libc::Ioctl = 0x8946;

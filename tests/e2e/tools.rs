@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::device::Device;
 use harness::fault::Fault;
 use harness::lab::{CLOUD, DNS1, GATEWAY, LAN_HOST, Lab, OTHER_NAME};
-use harness::{shell, wait};
+use harness::{shell, stand_in, wait};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -266,4 +266,48 @@ fn a_running_daemon_gives_its_numbers_and_what_it_remembers() {
     assert_eq!(finding["cause"], "link_admin_down", "{verdict:#}");
     let since: Timestamp = finding["since"].as_str().unwrap().parse().unwrap();
     assert!(since < began, "since {since}, asked at {began}");
+}
+
+/// Lets 20 Mb/s leave by a link of the provider's router, behind a queue of so many bytes.
+fn narrow(lab: &Lab, link: &str, queue: u32) {
+    let line = format!(
+        "tc -n {} qdisc replace dev {link} root tbf rate 20mbit burst 20k limit {queue}",
+        lab.isp.name()
+    );
+    shell::line(&line).unwrap();
+}
+
+#[test]
+fn a_queue_that_is_too_long_is_found_in_its_direction_and_a_short_one_is_not() {
+    let (lab, device) = device();
+    let _server = stand_in::web_server(&lab.cloud, CLOUD, lab.folder()).unwrap();
+    let line = format!("perf --load --to http://{CLOUD}:8080/ --seconds 7 --streams 16");
+    let keys = "host address by at idle_ms directions grade bloats findings";
+    // At that rate 1 MB waits 400 ms, and 40 kB wait 16 ms.
+    let (long, short) = (1_000_000, 40_000);
+    for (down, up, bloats) in [(short, long, "up"), (long, short, "down")] {
+        narrow(&lab, "cpe", down);
+        narrow(&lab, "cloud", up);
+        let report = told(&device, &line, 0, keys);
+        assert_eq!(report["bloats"], serde_json::json!([bloats]), "{report:#}");
+        let findings = report["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 1, "{report:#}");
+        let summary = findings[0]["summary"].as_str().unwrap();
+        assert!(
+            summary.contains(&format!("{bloats}load on wan")),
+            "{summary}"
+        );
+        for direction in report["directions"].as_array().unwrap() {
+            let rate = direction["bits_per_second"].as_u64().unwrap();
+            assert!(rate > 1_000_000 && rate < 30_000_000, "{report:#}");
+            // Seven seconds of 20 Mb/s, and what the sockets hold.
+            assert!(direction["bytes"].as_u64() < Some(40_000_000), "{report:#}");
+        }
+    }
+    let refused = told(&device, "perf --load", 2, "error");
+    assert!(refused["error"].to_string().contains("--to"), "{refused:#}");
+    let closed = format!("perf --load --to http://{CLOUD}:81/ --seconds 3 --direction down");
+    let report = told(&device, &closed, 1, keys);
+    let error = report["directions"][0]["error"].as_str().unwrap();
+    assert!(error.contains("no connection"), "{report:#}");
 }

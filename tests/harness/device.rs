@@ -120,7 +120,7 @@ impl Device {
         let config = format!(
             "[paths]\nstate = \"{state}\"\nrun = \"{run}\"\npolicy = \"/etc/aizen/policy.toml\"\n\n[daemon]\nuser = \"{USER}\"\n\n\
              [device]\nrole = \"router\"\nwan = [\"wan\"]\nexpected_up = [\"wan\", \"lan0\"]\ngateway = \"{GATEWAY}\"\n\n\
-             [collect]\nevery_s = 2\n\n[probe]\nanchors = [\"{CLOUD}\"]\nnames = [\"{OTHER_NAME}\"]\nresolvers = [\"{DNS2}\"]\n\n\
+             [collect]\nevery_s = 2\n\n[probe]\nanchors = [\"{CLOUD}\"]\nkernel_clock = false\nnames = [\"{OTHER_NAME}\"]\nresolvers = [\"{DNS2}\"]\n\n\
              [uplink]\nmax_backoff_s = 2\ndead_after_s = 4\n{more}",
             state = self.state().display(),
             run = self.run_folder().display(),

@@ -39,6 +39,42 @@ while True:
     server.sendto(struct.pack('!BBbb', 0x24, 2, 6, -20) + b'\\0' * 8 + b'GPS\\0' + stamp + question[40:48] + stamp + stamp, peer)
 ";
 
+/// A web server that gives zeros without end and takes what it is sent.
+const WEB: &str = "
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        self.send_response(200); self.send_header('Content-Length', str(1 << 40)); self.end_headers()
+        block = bytes(1 << 16)
+        while True:
+            self.wfile.write(block)
+    def do_POST(self):
+        left = int(self.headers['Content-Length'])
+        while left > 0:
+            came = self.rfile.read1(min(left, 1 << 16))
+            if not came:
+                return
+            left -= len(came)
+        self.send_response(204); self.end_headers()
+http.server.ThreadingHTTPServer((sys.argv[1], 8080), Handler).serve_forever()
+";
+
+/// Starts a web server on port 8080 that moves as much as the line takes.
+///
+/// # Errors
+/// If it does not listen within ten seconds.
+pub fn web_server(netns: &Netns, address: &str, folder: &Path) -> Result<Program> {
+    start(
+        "web server",
+        netns,
+        &[WEB, address],
+        "tcp",
+        ":1F90 ",
+        folder,
+    )
+}
+
 /// Starts a resolver that answers late.
 ///
 /// # Errors
@@ -48,6 +84,7 @@ pub fn slow_resolver(netns: &Netns, address: &str, folder: &Path) -> Result<Prog
         "slow resolver",
         netns,
         &[SLOW_DNS, address, OTHER_NAME],
+        "udp",
         ":0035 ",
         folder,
     )
@@ -62,6 +99,7 @@ pub fn time_server(netns: &Netns, address: &str, ahead_s: i32, folder: &Path) ->
         "time server",
         netns,
         &[AHEAD_NTP, address, &ahead_s.to_string()],
+        "udp",
         ":007B ",
         folder,
     )
@@ -71,16 +109,16 @@ fn start(
     name: &'static str,
     netns: &Netns,
     words: &[&str],
+    protocol: &str,
     port: &str,
     folder: &Path,
 ) -> Result<Program> {
     let mut command = netns.command("/usr/bin/python3");
     command.arg("-c").args(words);
     let mut program = Program::start(name, &mut command, &folder.join("stand-in.log"))?;
-    let listens = || {
-        shell::run(netns.command("cat").arg("/proc/net/udp"))
-            .is_ok_and(|table| table.contains(port))
-    };
+    let table = format!("/proc/net/{protocol}");
+    let listens =
+        || shell::run(netns.command("cat").arg(&table)).is_ok_and(|table| table.contains(port));
     program.wait_ready(Duration::from_secs(10), listens)?;
     Ok(program)
 }

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo | lab | test | fuzz | check | bench`.
+//! The developer's commands: `cargo xtask demo | lab | test | fuzz | pages | check | bench`.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ mod build;
 mod demo;
 mod fuzz;
 mod lab;
+mod pages;
 mod test;
 
 #[derive(Parser)]
@@ -34,6 +35,8 @@ enum Command {
     Test(test::TestArgs),
     /// Every decoder of foreign bytes under cargo-fuzz
     Fuzz(fuzz::FuzzArgs),
+    /// Manual pages and shell completions of both programs, for packages
+    Pages(pages::PagesArgs),
     /// Format and lints, as CI runs them
     Check,
     /// Measure against peers, in one run; prints the README's table
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Lab(command) => lab::run(&command),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Pages(args) => pages::run(&args),
         Command::Check => check(),
         Command::Bench(args) => bench::run(&args),
     };

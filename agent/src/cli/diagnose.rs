@@ -19,6 +19,7 @@ use aizen_sanitizer::Observation;
 use anyhow::Context as _;
 use clap::Args;
 
+pub(in crate::cli) use self::verdict::write_finding;
 use self::verdict::write_verdict;
 use super::screen::Screen;
 use crate::collect::{Collector, Settings};

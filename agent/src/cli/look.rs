@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-pub(super) use self::sample::{LinkRates, Sample};
+pub(super) use self::sample::{LinkRates, Sample, as_float};
 use super::screen::{Screen, Table};
 use super::unseen::folded;
 use crate::collect::{Collector, Settings};

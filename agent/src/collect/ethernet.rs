@@ -1,9 +1,10 @@
 //! What the drivers of Ethernet ports say (ethtool netlink, Documentation/networking/ethtool-netlink.rst).
 //!
 //! Only ports with hardware are told of: what a veth or a tunnel answers is made up. Statistics are those of the
-//! standard groups; drivers' own (`ETHTOOL_GSTATS`) exist behind an ioctl alone and are left out.
+//! standard groups (zero or not), and beside them what the driver itself counts of trouble.
 
 pub(crate) mod decode;
+mod driver;
 mod mode;
 mod statistic;
 
@@ -34,11 +35,11 @@ pub(crate) async fn collect(
     }
     let mut found: BTreeMap<u32, Ethernet> =
         ports.iter().map(|port| (port.index, about(port))).collect();
-    let names = ports
+    let names: Vec<_> = ports
         .iter()
         .map(|port| (port.index, port.name.clone()))
         .collect();
-    for (link, driver) in drivers(root, names).await? {
+    for (link, driver) in drivers(root, names.clone()).await? {
         if let Some(port) = found.get_mut(&link) {
             port.driver = Some(driver);
         }
@@ -48,6 +49,26 @@ pub(crate) async fn collect(
         None => seen
             .gaps
             .push("this kernel has no ethtool netlink (Linux 5.6 and later)".to_owned()),
+    }
+    for (link, name, counted) in driver::read(names).await? {
+        match (counted, found.get_mut(&link)) {
+            (Ok(counters), Some(port)) => {
+                if counters.more > 0 {
+                    seen.gaps.push(format!(
+                        "{name}: {} more counters of its driver were left out",
+                        counters.more
+                    ));
+                }
+                for (name, total) in counters.told {
+                    // A name of the standard stays the standard's.
+                    port.statistics.entry(name).or_insert(total);
+                }
+            }
+            (Err(error), _) => seen
+                .gaps
+                .push(format!("driver counters of {name}: {error}")),
+            (Ok(_), None) => {}
+        }
     }
     seen.value = found.into_values().collect();
     Ok(seen)

@@ -9,10 +9,10 @@ use super::dbus::Message;
 use super::dbus::wire::{self, FIXED, Reader};
 use super::netlink::{attribute, generic, parts};
 use super::{
-    address, conntrack as tracking, cpu, ethernet as ethtool, fdb as forwarding, host,
+    address, conntrack as tracking, cpu, dhcp, ethernet as ethtool, fdb as forwarding, host,
     link as links, neighbour as neighbours, neighbour_table, pressure as stalls,
     protocols as counted, queue as queues, route as routes, rule, services, softnet as backlog,
-    wireless as radio,
+    ubus as bus, wireless as radio,
 };
 use crate::fuzz::survives;
 
@@ -189,4 +189,21 @@ pub fn dbus(bytes: &[u8]) {
     services::units(&message);
     services::text(&message);
     services::number(&message);
+}
+
+/// Messages of ubus, and what netifd says.
+pub fn ubus(bytes: &[u8]) {
+    let Some((head, body)) = bytes.split_first_chunk::<{ bus::wire::HEAD }>() else {
+        return;
+    };
+    bus::wire::length(head);
+    let message = bus::wire::Message::new(head, body.to_vec());
+    message
+        .attribute(bus::wire::STATUS)
+        .and_then(bus::wire::u32);
+    let data = message.attribute(bus::wire::DATA).unwrap_or(body);
+    if let Some(table) = bus::wire::table(data) {
+        dhcp::netifd::decode(&table);
+        services::procd::decode(&table);
+    }
 }

@@ -1,5 +1,7 @@
 //! Services of systemd, over D-Bus (org.freedesktop.systemd1(5)): those that failed, those that are started again and
-//! again, and those that networks are made of.
+//! again, and those that networks are made of. On OpenWrt procd is asked instead.
+
+pub(crate) mod procd;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,14 +11,21 @@ use jiff::Timestamp;
 
 use super::dbus::wire::Writer;
 use super::dbus::{Bus, Call, DbusError, Message};
-use super::{CollectError, Seen};
+use super::{CollectError, Seen, ubus};
 
-/// Asks systemd, which gets `deadline` for everything.
-pub(crate) fn collect(root: &Path, deadline: Duration) -> Result<Seen<Vec<Service>>, CollectError> {
+/// Asks systemd or procd, which gets `deadline` for everything; `memory` is what is kept of procd's.
+pub(crate) fn collect(
+    root: &Path,
+    deadline: Duration,
+    memory: &procd::Memory,
+) -> Result<Seen<Vec<Service>>, CollectError> {
     let socket = root.join("run/dbus/system_bus_socket");
     let untold = |why: &str| Err(CollectError::Untold(why.to_owned()));
     if !root.join("run/systemd/system").exists() {
-        return untold("no manager of services was found that can be asked (systemd)");
+        return match ubus::socket(root) {
+            Some(socket) => procd::collect(root, &socket, deadline, memory),
+            None => untold("no manager of services was found that can be asked (systemd, procd)"),
+        };
     }
     if !socket.exists() {
         return untold("systemd can't be asked: there is no system bus (package dbus)");
@@ -240,6 +249,8 @@ const NETWORK: &[&str] = &[
     "conntrackd",
     "dhcpcd",
     "dnsmasq",
+    "dropbear",
+    "firewall",
     "firewalld",
     "frr",
     "hostapd",
@@ -251,6 +262,7 @@ const NETWORK: &[&str] = &[
     "kea-dhcp6-server",
     "keepalived",
     "named",
+    "network",
     "networking",
     "nftables",
     "ntpd",
@@ -274,6 +286,7 @@ const NETWORK: &[&str] = &[
     "unbound",
     "wg-quick",
     "wpa_supplicant",
+    "wpad",
     "xl2tpd",
 ];
 
@@ -288,7 +301,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn untold(root: &Path, deadline: Duration) -> String {
-        collect(root, deadline).unwrap_err().to_string()
+        collect(root, deadline, &procd::Memory::default())
+            .unwrap_err()
+            .to_string()
     }
 
     fn booted(root: &Path) {
@@ -351,7 +366,7 @@ mod tests {
         booted(root.path());
         let _daemon = Daemon::start(root.path());
         serve(&socket(root.path()), SYSTEMD, systemd);
-        let seen = collect(root.path(), LONG).unwrap();
+        let seen = collect(root.path(), LONG, &procd::Memory::default()).unwrap();
         let names: Vec<_> = seen.value.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(
             names,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use aizen_protocol::record::{Time, TimeServer};
+use aizen_sandbox::clock::is_synchronised;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -13,8 +14,12 @@ use super::Seen;
 use super::datagram::Datagram;
 use crate::clock;
 
-/// Asks every server once, side by side.
-pub(crate) async fn collect(servers: &[IpAddr], deadline: Duration) -> Seen<Time> {
+/// Asks the kernel, if it is to be asked, and every server once, side by side.
+pub(crate) async fn collect(
+    servers: &[IpAddr],
+    kernel_clock: bool,
+    deadline: Duration,
+) -> Seen<Time> {
     let mut gaps = Vec::new();
     if servers.is_empty() {
         gaps.push("no time server is configured, so the clock was compared with none".to_owned());
@@ -32,10 +37,18 @@ pub(crate) async fn collect(servers: &[IpAddr], deadline: Duration) -> Seen<Time
             .map(|server| ask(*server, deadline)),
     )
     .await;
-    // `adjtimex` has no safe wrapper in the crates at hand, so what the kernel thinks of its clock is not known.
+    let kernel_synchronised = kernel_clock.then(is_synchronised).and_then(|asked| {
+        asked
+            .inspect_err(|error| {
+                gaps.push(format!(
+                    "the kernel does not say whether its clock is synchronised: {error}"
+                ));
+            })
+            .ok()
+    });
     Seen {
         value: Time {
-            kernel_synchronised: None,
+            kernel_synchronised,
             servers,
         },
         gaps,
@@ -221,6 +234,15 @@ mod tests {
         let mut echoed = good;
         echoed[0] = VERSION_4 | MODE_CLIENT;
         assert_eq!(judge(&echoed, COOKIE, now, Duration::ZERO), None);
+    }
+
+    #[tokio::test]
+    async fn the_kernel_tells_of_its_clock_unless_it_is_not_to_be_asked() {
+        let asked = collect(&[], true, Duration::ZERO).await.value;
+        assert_eq!(asked.kernel_synchronised, is_synchronised().ok());
+        assert!(asked.kernel_synchronised.is_some());
+        let unasked = collect(&[], false, Duration::ZERO).await.value;
+        assert_eq!(unasked.kernel_synchronised, None);
     }
 
     proptest! {

@@ -16,6 +16,7 @@ impl From<&Config> for collect::Settings {
             names: config.probe.names.clone(),
             alternates: config.probe.resolvers.clone(),
             ntp: config.probe.ntp.clone(),
+            kernel_clock: config.probe.kernel_clock,
             dot: config.probe.dot.clone(),
             certificates: config.probe.tls.clone(),
             portal: config.probe.portal.clone(),

@@ -124,6 +124,7 @@ struct RawProbe {
     names: Few<HostName>,
     resolvers: Few<IpAddr>,
     ntp: Few<IpAddr>,
+    kernel_clock: Option<bool>,
     dot: Few<Written<dns::Server>>,
     tls: Few<TlsHost>,
     portal: Option<PlainUrl>,
@@ -162,7 +163,8 @@ impl Default for RawSpool {
 #[serde(deny_unknown_fields, default)]
 struct RawMetrics {
     listen: Option<LoopbackAddress>,
-    otlp: Option<LocalCollector>,
+    otlp: Option<Collector>,
+    otlp_ca: Option<Absolute>,
     otlp_every_s: Whole<1, 3600>,
 }
 
@@ -171,6 +173,7 @@ impl Default for RawMetrics {
         Self {
             listen: None,
             otlp: None,
+            otlp_ca: None,
             otlp_every_s: Whole(60),
         }
     }
@@ -200,6 +203,7 @@ impl Raw {
                 names: self.probe.names.0.into_iter().map(|n| n.0).collect(),
                 resolvers: self.probe.resolvers.0,
                 ntp: self.probe.ntp.0,
+                kernel_clock: self.probe.kernel_clock.unwrap_or(true),
                 dot: self.probe.dot.0.into_iter().map(|s| s.0).collect(),
                 tls: self.probe.tls.0.into_iter().map(|h| h.0).collect(),
                 portal: self.probe.portal.map(|url| Known {
@@ -216,7 +220,10 @@ impl Raw {
             },
             metrics: Metrics {
                 listen: self.metrics.listen.map(|listen| listen.0),
-                otlp: self.metrics.otlp.map(|otlp| otlp.0),
+                otlp: self
+                    .metrics
+                    .otlp
+                    .map(|otlp| otlp.0.vouched_by(self.metrics.otlp_ca.map(|ca| ca.0))),
                 otlp_every: self.metrics.otlp_every_s.duration(),
             },
         }
@@ -274,15 +281,16 @@ impl<'de> Deserialize<'de> for LoopbackAddress {
     }
 }
 
-/// The URL of an OpenTelemetry collector on this device.
-struct LocalCollector(Receiver);
+/// The URL of an OpenTelemetry collector.
+struct Collector(Receiver);
 
-impl<'de> Deserialize<'de> for LocalCollector {
+impl<'de> Deserialize<'de> for Collector {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let Written(url) = Written::<Url>::deserialize(d)?;
         Receiver::new(url).map(Self).ok_or_else(|| {
             de::Error::custom(
-                "only a collector on this device is taken, as http://127.0.0.1:4318/v1/metrics",
+                "without TLS only a collector on this device is taken, as http://127.0.0.1:4318/v1/metrics; elsewhere \
+                 https://HOST/v1/metrics",
             )
         })
     }

@@ -1,32 +1,50 @@
-//! Sends the newest numbers to an OpenTelemetry collector on this device, which sends them on.
+//! Sends the newest numbers to an OpenTelemetry collector: without TLS on this device alone, with TLS anywhere.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aizen_protocol::record::Record;
 use aizen_sanitizer::Sanitized;
 use jiff::SignedDuration;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::otlp;
 use crate::clock;
-use crate::probe::web::{self, HttpFault, Url};
+use crate::collect::aside;
+use crate::probe::name::{self, NameError};
+use crate::probe::roots::{NoRoots, Roots};
+use crate::probe::tls;
+use crate::probe::web::{self, HttpFault, Response, Url};
 
-/// A collector's URL on a loopback address: what goes further is the collector's business.
+/// A collector's URL, and who is believed to vouch for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
     url: Url,
-    address: SocketAddr,
+    /// One CA in PEM; with none the roots of this device.
+    ca: Option<PathBuf>,
 }
 
 impl Receiver {
-    /// None for HTTPS, a name, or an address beyond this device.
+    /// None for plain HTTP to anything but a loopback address: nobody on the way shall read along.
     #[must_use]
     pub fn new(url: Url) -> Option<Self> {
-        let address = SocketAddr::new(url.host.parse().ok()?, url.port);
-        let is_here = address.ip().is_loopback() && !url.secure;
-        is_here.then_some(Self { url, address })
+        let is_here = || {
+            url.host
+                .parse()
+                .is_ok_and(|host: IpAddr| host.is_loopback())
+        };
+        (url.secure || is_here()).then_some(Self { url, ca: None })
+    }
+
+    /// With TLS, believed if this CA vouches for it; with none the roots of this device do.
+    #[must_use]
+    pub fn vouched_by(self, ca: Option<PathBuf>) -> Self {
+        Self { ca, ..self }
     }
 }
 
@@ -35,6 +53,14 @@ impl Receiver {
 enum ExportError {
     #[error(transparent)]
     Http(#[from] HttpFault),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Roots(#[from] NoRoots),
+    #[error("{0} holds no certificate of a CA: metrics.otlp_ca")]
+    Ca(PathBuf),
+    #[error("no TLS with it: {0}")]
+    Tls(String),
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("it answered with status {0}")]
@@ -56,7 +82,7 @@ pub async fn export(
             // Once, not every time.
             Err(error) if !failing => {
                 failing = true;
-                tracing::warn!(%error, at = %to.address, "the OpenTelemetry collector takes nothing");
+                tracing::warn!(%error, at = %to.url, "the OpenTelemetry collector takes nothing");
             }
             Err(_) => {}
         }
@@ -67,8 +93,7 @@ async fn send(to: &Receiver, records: &[Sanitized<Record>]) -> Result<(), Export
     let now = clock::now();
     let since_boot = SignedDuration::try_from(clock::since_boot().0).unwrap_or_default();
     let body = otlp::request(records, now - since_boot, now).to_string();
-    let asked = web::post(&to.url, to.address, JSON, body.as_bytes(), LONGEST);
-    let response = timeout(PATIENCE, asked)
+    let response = timeout(PATIENCE, post(to, body.as_bytes()))
         .await
         .map_err(|_| ExportError::Silent)??;
     if (200..300).contains(&response.status) {
@@ -76,6 +101,45 @@ async fn send(to: &Receiver, records: &[Sanitized<Record>]) -> Result<(), Export
     } else {
         Err(ExportError::Status(response.status))
     }
+}
+
+async fn post(to: &Receiver, body: &[u8]) -> Result<Response, ExportError> {
+    let address = address(&to.url).await?;
+    if !to.url.secure {
+        return Ok(web::post(&to.url, address, JSON, body, LONGEST).await?);
+    }
+    let roots = roots(to.ca.as_ref())?;
+    let name = ServerName::try_from(to.url.host.clone())
+        .map_err(|error| ExportError::Tls(error.to_string()))?;
+    let tcp = TcpStream::connect(address).await.map_err(HttpFault::from)?;
+    let (stream, shown) = tls::handshake(tcp, name, Some(&roots), &[b"http/1.1".to_vec()]).await;
+    let mut stream = stream.map_err(|error| ExportError::Tls(error.to_string()))?;
+    match shown.and_then(|shown| shown.verdict) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => return Err(ExportError::Tls(tls::reason(&error))),
+        None => return Err(ExportError::Tls("it showed no certificate".to_owned())),
+    }
+    Ok(web::post_over(&mut stream, &to.url, JSON, body, LONGEST).await?)
+}
+
+/// Asked anew each time: a collector may move.
+async fn address(url: &Url) -> Result<SocketAddr, ExportError> {
+    let names = [url.host.clone()];
+    let found = aside::run("aizen-collector", move || {
+        name::resolve(&names, name::Family::Any, PATIENCE).pop()
+    });
+    let found = found.await.map_err(HttpFault::from)?;
+    let target = found.transpose()?.ok_or(ExportError::Silent)?;
+    Ok(SocketAddr::new(target.address, url.port))
+}
+
+fn roots(ca: Option<&PathBuf>) -> Result<Roots, ExportError> {
+    let Some(file) = ca else {
+        return Ok(Roots::read("/".as_ref())?);
+    };
+    let no_ca = || ExportError::Ca(file.clone());
+    let certificate = CertificateDer::from_pem_file(file).map_err(|_| no_ca())?;
+    Roots::only(certificate).ok_or_else(no_ca)
 }
 
 const JSON: &str = "application/json";
@@ -100,15 +164,70 @@ mod tests {
     }
 
     #[test]
-    fn only_a_collector_on_this_device_is_told() {
+    fn without_tls_only_a_collector_on_this_device_is_told() {
         for url in [
             "http://192.0.2.1:4318/v1/metrics",
             "http://collector.example/v1/metrics",
-            "https://127.0.0.1:4318/v1/metrics",
+            "http://localhost:4318/v1/metrics",
         ] {
             assert_eq!(Receiver::new(url.parse().unwrap()), None, "{url}");
         }
+        let elsewhere = "https://collector.example:4318/v1/metrics";
+        assert!(Receiver::new(elsewhere.parse().unwrap()).is_some());
         receiver(4318);
+    }
+
+    /// A collector with TLS under the name `localhost`, its certificate and one of somebody else.
+    async fn secured(folder: &std::path::Path) -> (u16, PathBuf, PathBuf) {
+        use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (ours, theirs) = (folder.join("ca.pem"), folder.join("other.pem"));
+        std::fs::write(&ours, made.cert.pem()).unwrap();
+        std::fs::write(&theirs, other.cert.pem()).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = rustls::ServerConfig::builder_with_provider(crate::stream::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], PrivateKeyDer::Pkcs8(key))
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut heard = vec![0; 16];
+                stream.read_exact(&mut heard).await.unwrap();
+                assert!(heard.starts_with(b"POST /v1/metrics"), "{heard:?}");
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).await.unwrap();
+                stream.shutdown().await.ok();
+            }
+        });
+        (port, ours, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_collector_elsewhere_is_told_if_its_ca_vouches_for_it_and_else_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, ours, theirs) = secured(folder.path()).await;
+        let url: Url = format!("https://localhost:{port}/v1/metrics")
+            .parse()
+            .unwrap();
+        let to = |ca: &PathBuf| {
+            Receiver::new(url.clone())
+                .unwrap()
+                .vouched_by(Some(ca.clone()))
+        };
+        send(&to(&ours), &[]).await.unwrap();
+        let refused = send(&to(&theirs), &[]).await.unwrap_err();
+        assert!(matches!(refused, ExportError::Tls(_)), "{refused}");
+        let absent = send(&to(&folder.path().join("none.pem")), &[]).await;
+        assert!(matches!(absent, Err(ExportError::Ca(_))));
     }
 
     #[tokio::test]

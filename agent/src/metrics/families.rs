@@ -31,6 +31,7 @@ pub fn families(records: &[Record]) -> Vec<Family> {
     for body in newest.into_values() {
         match body {
             Body::Links(links) => made.links(links),
+            Body::Ethernet(ports) => made.ethernet(ports),
             Body::Queues(queues) => made.queues(queues),
             Body::NeighbourTables(tables) => made.neighbour_tables(tables),
             Body::Reach(reach) => made.reach(reach),
@@ -142,7 +143,7 @@ fn cpu(number: u16) -> Labels {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::id::{BootId, RoundId};
-    use aizen_protocol::record::{Host, Link, LinkCounters, Queue};
+    use aizen_protocol::record::{Ethernet, Host, Link, LinkCounters, Queue};
     use jiff::Timestamp;
 
     use super::*;
@@ -177,7 +178,18 @@ mod tests {
             drops: 7,
             ..Queue::default()
         }]));
-        let text = super::super::text(&[wan(1), queue, wan(2)]);
+        let port = record(Body::Ethernet(vec![Ethernet {
+            link: 2,
+            statistics: [("rx_crc_errors".to_owned(), 9)].into(),
+            ..Ethernet::default()
+        }]));
+        let text = super::super::text(&[wan(1), queue, port, wan(2)]);
+        assert!(
+            text.contains(
+                "aizen_ethernet_driver_total{link=\"wan\",counter=\"rx_crc_errors\"} 9\n"
+            ),
+            "{text}"
+        );
         assert!(
             text.contains("aizen_link_receive_bytes_total{link=\"wan\"} 2\n"),
             "{text}"

@@ -5,11 +5,11 @@ pub(crate) mod url;
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-pub(crate) use self::response::read_response;
 pub use self::response::{HttpFault, Response};
+pub(crate) use self::response::{begin_response, read_response};
 pub use self::url::{InvalidUrl, Url};
 
 /// Asks for a URL without TLS at this address; the caller holds the deadline. A body longer than `most` bytes is cut.
@@ -22,7 +22,8 @@ pub async fn get(url: &Url, address: SocketAddr, most: usize) -> Result<Response
         url.path,
         url.authority()
     );
-    exchange(address, request.as_bytes(), &[], most).await
+    let mut tcp = TcpStream::connect(address).await?;
+    exchange(&mut tcp, request.as_bytes(), &[], most).await
 }
 
 /// Sends a body to a URL without TLS at this address; the rest is as with [`get`].
@@ -36,23 +37,50 @@ pub async fn post(
     body: &[u8],
     most: usize,
 ) -> Result<Response, HttpFault> {
+    post_over(
+        &mut TcpStream::connect(address).await?,
+        url,
+        media_type,
+        body,
+        most,
+    )
+    .await
+}
+
+/// The same over a connection that is there already, with or without TLS.
+///
+/// # Errors
+/// An [`HttpFault`] if no whole answer comes.
+pub async fn post_over<S>(
+    stream: &mut S,
+    url: &Url,
+    media_type: &str,
+    body: &[u8],
+    most: usize,
+) -> Result<Response, HttpFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let request = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: aizen\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         url.path,
         url.authority(),
         body.len()
     );
-    exchange(address, request.as_bytes(), body, most).await
+    exchange(stream, request.as_bytes(), body, most).await
 }
 
-async fn exchange(
-    address: SocketAddr,
+async fn exchange<S>(
+    stream: &mut S,
     head: &[u8],
     body: &[u8],
     most: usize,
-) -> Result<Response, HttpFault> {
-    let mut tcp = TcpStream::connect(address).await?;
-    tcp.write_all(head).await?;
-    tcp.write_all(body).await?;
-    read_response(&mut tcp, most).await
+) -> Result<Response, HttpFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(head).await?;
+    stream.write_all(body).await?;
+    stream.flush().await?;
+    read_response(stream, most).await
 }

@@ -1,7 +1,7 @@
 //! Queues at the way out: too long, too full, or losing packets.
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::{Load, Queue};
+use aizen_protocol::record::{Load, LoadDirection, Queue};
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
@@ -56,6 +56,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         examined
             .well
             .push("No queue is too long or loses packets".into());
+        examined.well.extend(unmoved(view));
     }
     examined
 }
@@ -86,35 +87,79 @@ fn discipline(queues: &[Queue], link: u32) -> Option<&str> {
     Some(&ordering.unwrap_or(root).kind)
 }
 
-/// Round trips grow under a load that was made to find out.
+/// Round trips grow under a load that was made to find out, in one direction or in both.
 fn loaded(view: &View<'_>) -> Option<Draft> {
     let seen = view.now().load.as_ref()?;
-    let (load, idle, under) = seen.value.iter().find_map(|load| {
-        let (idle, under) = (median(&load.idle_us)?, median(&load.loaded_us)?);
-        let enough = load.idle_us.len() >= ECHOES && load.loaded_us.len() >= ECHOES;
-        (enough && under.saturating_sub(idle) >= ADDED_US).then_some((load, idle, under))
-    })?;
-    let link = view.way_to(load.target).link.or_else(|| way_out(view));
-    let mut draft = bloat(view, link, under - idle);
-    let fact = format!(
-        "{} answered in {} idle and in {} under a load of {} Mb/s (medians of {} and {} echoes)",
-        load.target,
-        millis(idle),
-        millis(under),
-        load.bits_per_second / 1_000_000,
-        load.idle_us.len(),
-        load.loaded_us.len()
-    );
-    draft.shown("load", "rtt", seen.at, fact);
-    loss(&mut draft, load, seen.at);
-    kind(&mut draft, view, link);
+    let bloated: Vec<(&Load, u32, u32)> = seen
+        .value
+        .iter()
+        .filter_map(|load| {
+            let (idle, under) = medians(load)?;
+            (under.saturating_sub(idle) >= ADDED_US).then_some((load, idle, under))
+        })
+        .collect();
+    let (worst, idle, under) = *bloated.iter().max_by_key(|(_, idle, under)| under - idle)?;
+    let link = view.way_to(worst.target).link.or_else(|| way_out(view));
+    let mut directions: Vec<_> = bloated.iter().map(|(load, ..)| load.direction).collect();
+    directions.sort_unstable();
+    directions.dedup();
+    let mut draft = bloat(view, link, under - idle, &directions);
+    for (load, idle, under) in bloated {
+        let fact = format!(
+            "{} answered in {} idle and in {} under {} of {} Mb/s (medians of {} and {} echoes)",
+            load.target,
+            millis(idle),
+            millis(under),
+            of_direction(load.direction),
+            load.bits_per_second / 1_000_000,
+            load.idle_us.len(),
+            load.loaded_us.len()
+        );
+        draft.shown("load", "rtt", seen.at, fact);
+        loss(&mut draft, load, seen.at);
+    }
+    if directions == [Some(LoadDirection::Down)] {
+        let fact = "what comes in waits before it reaches this device, at the other end of a line";
+        draft.noted("load", seen.at, fact.to_owned());
+    } else {
+        kind(&mut draft, view, link);
+    }
     Some(draft)
+}
+
+/// Round-trip times idle and under load, if there are enough of both.
+fn medians(load: &Load) -> Option<(u32, u32)> {
+    let enough = load.idle_us.len() >= ECHOES && load.loaded_us.len() >= ECHOES;
+    Some((median(&load.idle_us)?, median(&load.loaded_us)?)).filter(|_| enough)
+}
+
+fn of_direction(direction: Option<LoadDirection>) -> &'static str {
+    match direction {
+        Some(LoadDirection::Down) => "a download",
+        Some(LoadDirection::Up) => "an upload",
+        None => "a load",
+    }
+}
+
+/// What a load that was made to find out adds at most, where that is no fault.
+fn unmoved(view: &View<'_>) -> Option<String> {
+    let loads = &view.now().load.as_ref()?.value;
+    let added = loads.iter().filter_map(|load| {
+        let (idle, under) = medians(load)?;
+        Some(under.saturating_sub(idle))
+    });
+    let most = added.max().filter(|added| *added < ADDED_US)?;
+    Some(format!(
+        "A load adds {} to round trips at most",
+        millis(most)
+    ))
 }
 
 /// Delay without loss is a queue; with much loss the line itself may be bad.
 fn loss(draft: &mut Draft, load: &Load, at: Timestamp) {
     let sent = u64::from(load.lost) + u64::try_from(load.loaded_us.len()).unwrap_or(u64::MAX);
-    let fact = format!("{} of {sent} echoes were lost under load", load.lost);
+    let under = of_direction(load.direction);
+    let fact = format!("{} of {sent} echoes were lost under {under}", load.lost);
     if percent(load.lost.into(), sent) >= 20 {
         draft.contradicted("load", at, fact);
     } else {
@@ -150,7 +195,8 @@ fn delayed(view: &View<'_>) -> Option<Draft> {
             let is_late = present.min(before).saturating_sub(best) >= ADDED_US;
             is_late.then_some((reach.target, present, best))
         })?;
-    let mut draft = bloat(view, Some(link), late - best);
+    let mut draft = bloat(view, Some(link), late - best, &[]);
+    draft.misses("the same under load in each direction by itself (`aizen perf --load --to URL`)");
     for (seen, backlog) in queues.iter().zip(backlogs) {
         let fact = format!(
             "{} wait in the queue of {}",
@@ -174,25 +220,43 @@ fn delayed(view: &View<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-fn bloat(view: &View<'_>, link: Option<u32>, added_us: u32) -> Draft {
+/// `directions` are those in which a load was made, in order; empty if none was.
+fn bloat(
+    view: &View<'_>,
+    link: Option<u32>,
+    added_us: u32,
+    directions: &[Option<LoadDirection>],
+) -> Draft {
     let name = link.map_or_else(|| "the way out".into(), |link| view.link_name(link));
+    let (load, comes_in) = match directions {
+        [Some(LoadDirection::Down)] => ("A download", true),
+        [Some(LoadDirection::Up)] => ("An upload", false),
+        [Some(LoadDirection::Down), Some(LoadDirection::Up)] => ("A load either way", false),
+        _ => ("A load", false),
+    };
     let mut draft = Draft::new(
         "bufferbloat",
         Layer::Path,
         name.as_str(),
         Severity::Warning,
         format!(
-            "A load on {name} adds {} to every round trip",
+            "{load} on {name} adds {} to every round trip",
             millis(added_us)
         ),
     );
     draft.covers("queue_drops", Some(name.clone()));
     draft.explains("Calls, games and remote shells stutter while somebody uploads or downloads");
-    draft.misses("the same under load in each direction by itself (`aizen load`)");
-    draft.next(format!(
-        "Shape {name} slightly below the line's rate with CAKE or fq_codel (`tc qdisc replace \
-         dev {name} root cake bandwidth …`)"
-    ));
+    draft.next(if comes_in {
+        format!(
+            "Shape what comes in over {name} slightly below the line's rate: CAKE on an ifb device \
+             behind its ingress (`tc qdisc replace dev ifb0 root cake bandwidth … ingress`)"
+        )
+    } else {
+        format!(
+            "Shape {name} slightly below the line's rate with CAKE or fq_codel (`tc qdisc replace \
+             dev {name} root cake bandwidth …`)"
+        )
+    });
     draft
 }
 
@@ -395,7 +459,7 @@ fn dropping(view: &View<'_>, link: u32) -> Option<Draft> {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::Confidence;
-    use aizen_protocol::record::{Body, Queue};
+    use aizen_protocol::record::{Body, Load, LoadDirection, Queue};
 
     use crate::fixture::machine::{ethernet, history, load, queue};
     use crate::fixture::{ANCHOR, Evidence, WAN, ip, only, verdict};
@@ -428,6 +492,40 @@ mod tests {
             ),
             ("bufferbloat", "wan", Confidence::Likely)
         );
+    }
+
+    #[test]
+    fn the_direction_whose_queue_is_long_is_named_and_the_other_is_not() {
+        use LoadDirection::{Down, Up};
+        let directed = |direction, loaded_us| Load {
+            direction: Some(direction),
+            ..load(12_000, loaded_us)
+        };
+        for (down_us, up_us, summary, step) in [
+            (412_000, 14_000, "A download on wan adds 400 ms", "ifb"),
+            (14_000, 312_000, "An upload on wan adds 300 ms", "dev wan"),
+            (
+                212_000,
+                312_000,
+                "A load either way on wan adds 300 ms",
+                "dev wan",
+            ),
+        ] {
+            let rounds = history(2, |round, evidence| {
+                evidence.see(Body::Load(vec![
+                    directed(Down, down_us),
+                    directed(Up, up_us),
+                ]));
+                evidence.see(fifo(round, |_| {}));
+            });
+            let verdict = verdict(&rounds);
+            let finding = only(&verdict);
+            assert!(finding.summary.0.starts_with(summary), "{finding:#?}");
+            assert!(finding.next_step.0.contains(step), "{finding:#?}");
+            // Its own queue is no witness for what comes in.
+            let own = finding.evidence.iter().any(|fact| fact.source == "queues");
+            assert_eq!(own, up_us > 100_000, "{finding:#?}");
+        }
     }
 
     #[test]

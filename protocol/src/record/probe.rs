@@ -113,12 +113,25 @@ pub struct Trace {
     pub reached: bool,
 }
 
+/// Which way a load goes, as the device sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadDirection {
+    /// To the device: a download.
+    Down,
+    /// From the device: an upload.
+    Up,
+}
+
 /// Round-trip times to one target, idle and while the line is loaded (bufferbloat).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     /// Target of the echoes.
     pub target: IpAddr,
+    /// Which way the load went; none if it went both ways at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<LoadDirection>,
     /// Idle round-trip times.
     pub idle_us: Vec<u32>,
     /// Round-trip times under load.

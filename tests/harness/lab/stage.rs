@@ -358,6 +358,9 @@ fn furnish(
         .collect();
     let resolv = draw.fill(&format!("{lines}options timeout:1 attempts:1\n"))?;
     let mut config = topology.config.clone();
+    // The clock is this machine's, and so is whoever keeps it.
+    let probe = toml::toml! { probe = { kernel_clock = false } };
+    overlay(&mut config, &probe);
     overlay(&mut config, &scenario.config);
     let config = draw.fill(&toml::to_string(&config)?)?;
     let netns = hosts.get("device").context("a topology has a device")?;

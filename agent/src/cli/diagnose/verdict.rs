@@ -85,7 +85,12 @@ fn plural(warnings: usize) -> String {
     }
 }
 
-fn write_finding(out: &mut impl Write, finding: &Finding, screen: &Screen) -> io::Result<()> {
+/// Writes one finding.
+pub(in crate::cli) fn write_finding(
+    out: &mut impl Write,
+    finding: &Finding,
+    screen: &Screen,
+) -> io::Result<()> {
     let (word, colour) = match finding.severity {
         Severity::Warning => ("warning", Colour::Yellow),
         Severity::Critical => ("critical", Colour::Red),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use aizen_protocol::record::{
-    Conntrack, Link, LinkCounters, NeighbourTable, Protocols, Queue, Softnet, WireGuard,
+    Conntrack, Ethernet, Link, LinkCounters, NeighbourTable, Protocols, Queue, Softnet, WireGuard,
 };
 
 use super::{Labels, Made, cpu, float};
@@ -43,6 +43,22 @@ impl Made {
                 .filter_map(|link| Some((of(link), field(&link.counters?))));
             self.counter(name, help, samples);
         }
+    }
+
+    pub(super) fn ethernet(&mut self, ports: &[Ethernet]) {
+        let mut samples = Vec::new();
+        for port in ports {
+            for (name, total) in &port.statistics {
+                let mut labels = self.link(port.link);
+                labels.push(("counter", name.clone().into()));
+                samples.push((labels, *total));
+            }
+        }
+        self.counter(
+            "aizen_ethernet_driver_total",
+            "What the driver counts: the standard's groups, and of its own counters those of trouble that are not 0.",
+            samples,
+        );
     }
 
     pub(super) fn queues(&mut self, queues: &[Queue]) {

@@ -46,22 +46,7 @@ where
     S: AsyncRead + Unpin,
 {
     let mut bytes = Vec::new();
-    let mut head = loop {
-        match parse_head(&bytes)? {
-            // "Early hints" and the like: the answer follows.
-            Some(head) if (100..200).contains(&head.response.status) => {
-                bytes.drain(..head.length);
-            }
-            Some(head) => break head,
-            None if bytes.len() >= MAX_HEAD => return Err(HttpFault::NotHttp),
-            None => {
-                if !more(stream, &mut bytes).await? {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                }
-            }
-        }
-    };
-    bytes.drain(..head.length);
+    let mut head = read_head(stream, &mut bytes).await?;
     // Chunks cost some bytes each; who sends tiny ones gets cut earlier.
     let longest = match head.ends {
         Ends::After(length) => length.min(most),
@@ -81,6 +66,64 @@ where
     content.truncate(most.min(longest));
     head.response.body = content;
     Ok(head.response)
+}
+
+/// How an answer begins, and how much of its body came along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// Status code.
+    pub(crate) status: u16,
+    /// `Location`, if there is one.
+    pub(crate) location: Option<String>,
+    /// Bytes of the body that are still to come; none if only the end of the connection tells.
+    pub(crate) left: Option<u64>,
+    /// Bytes of the body that came with the head.
+    pub(crate) came: u64,
+}
+
+/// Reads up to the body and leaves the rest to the caller, who holds the deadline.
+pub(crate) async fn begin_response<S>(stream: &mut S) -> Result<Begun, HttpFault>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut bytes = Vec::new();
+    let head = read_head(stream, &mut bytes).await?;
+    let came = bytes.len() as u64;
+    let left = match head.ends {
+        Ends::After(length) => Some((length as u64).saturating_sub(came)),
+        Ends::WithChunks | Ends::WithConnection => None,
+    };
+    Ok(Begun {
+        status: head.response.status,
+        location: head.response.location,
+        left,
+        came,
+    })
+}
+
+/// Reads the head of the answer itself; what came of the body stays in `bytes`.
+async fn read_head<S>(stream: &mut S, bytes: &mut Vec<u8>) -> Result<Head, HttpFault>
+where
+    S: AsyncRead + Unpin,
+{
+    loop {
+        match parse_head(bytes)? {
+            // "Early hints" and the like: the answer follows.
+            Some(head) if (100..200).contains(&head.response.status) => {
+                bytes.drain(..head.length);
+            }
+            Some(head) => {
+                bytes.drain(..head.length);
+                return Ok(head);
+            }
+            None if bytes.len() >= MAX_HEAD => return Err(HttpFault::NotHttp),
+            None => {
+                if !more(stream, bytes).await? {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+        }
+    }
 }
 
 /// Reads what there is; false at the end.

@@ -18,6 +18,7 @@ use crate::collect::{
 pub(in crate::collect::round) struct Memory {
     before: host::Before,
     hung: Hung,
+    procd: services::procd::Memory,
 }
 
 pub(in crate::collect::round) async fn see(
@@ -27,6 +28,7 @@ pub(in crate::collect::round) async fn see(
 ) -> Vec<Part> {
     let hung = &memory.hung;
     let deadline = settings.budgets.local;
+    let procd = memory.procd.clone();
     let tables = async {
         tokio::join!(
             look(settings, hung, "protocols", Body::Protocols, move |root| {
@@ -48,15 +50,15 @@ pub(in crate::collect::round) async fn see(
             if_due(
                 due,
                 "dhcp",
-                look(settings, hung, "dhcp", Body::Dhcp, |root| {
-                    Ok(dhcp::collect(root, clock::now()))
+                look(settings, hung, "dhcp", Body::Dhcp, move |root| {
+                    Ok(dhcp::collect(root, clock::now(), deadline))
                 })
             ),
             if_due(
                 due,
                 "services",
                 look(settings, hung, "services", Body::Services, move |root| {
-                    services::collect(root, deadline)
+                    services::collect(root, deadline, &procd)
                 })
             ),
             if_due(

@@ -203,7 +203,7 @@ async fn see_time(settings: &Settings, due: &Due) -> Option<Told<Time>> {
     if !due.runs("time") {
         return None;
     }
-    let work = async { Ok(sntp::collect(&settings.ntp, SNTP_WAITS).await) };
+    let work = async { Ok(sntp::collect(&settings.ntp, settings.kernel_clock, SNTP_WAITS).await) };
     Some(within(settings.budgets.probe, work).await)
 }
 
