@@ -44,7 +44,7 @@ fn wanted<'a>(view: &View<'a>, dhcp: &'a Dhcp) -> Vec<&'a String> {
 }
 
 /// Addresses of IPv4 that lead anywhere.
-fn has_address(pass: &Pass, link: u32) -> bool {
+pub(super) fn has_address(pass: &Pass, link: u32) -> bool {
     let all = pass.addresses.iter().flat_map(|seen| &seen.value);
     all.filter(|address| address.link == link)
         .any(|address| match address.address.address {
@@ -93,7 +93,7 @@ fn offers<'a>(view: &View<'a>, link: u32) -> Option<(Timestamp, &'a [DhcpOffer])
 
 fn no_lease(view: &View<'_>, seen: &Seen<Dhcp>, link: &Link) -> Option<Draft> {
     // A client needs a moment after the link came up: a round ago it was the same.
-    let before = view.this_boot().find(|pass| pass.addresses.is_some())?;
+    let before = view.read_anew(|pass| pass.addresses.as_ref()).nth(1)?;
     if !is_without_lease(view, before, link) {
         return None;
     }

@@ -138,7 +138,7 @@ fn failed(view: &View<'_>, route: &Route, hop: IpAddr) -> Option<Draft> {
         state_in(pass, index, hop)
             .is_some_and(|(s, _)| matches!(s, NeighbourState::Failed | NeighbourState::Incomplete))
     };
-    let before = view.this_boot().find(|pass| pass.neighbours.is_some())?;
+    let before = view.read_anew(|pass| pass.neighbours.as_ref()).nth(1)?;
     let is_default = [Family::V4, Family::V6].iter().any(|&family| {
         default_route(view.routes(), family).is_some_and(|route| route.gateway == Some(hop))
     });

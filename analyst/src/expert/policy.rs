@@ -51,7 +51,7 @@ fn is_dead(view: &View<'_>, hop: &NextHop) -> bool {
             own.any(|e| matches!(e.state, NeighbourState::Failed | NeighbourState::Incomplete))
         })
     };
-    let before = view.this_boot().find(|pass| pass.neighbours.is_some());
+    let before = view.read_anew(|pass| pass.neighbours.as_ref()).nth(1);
     hop.dead || failed(view.now()) && before.is_some_and(failed)
 }
 

@@ -1,10 +1,12 @@
-//! What the kernel and the machine say, without trying anything over the network.
+//! What the kernel and the machine say, without trying anything over the network: alone, or after a round.
 
 use aizen_protocol::record::{Body, Trigger};
 use aizen_sanitizer::Observation;
 
-use super::see::{Part, host, tables, within};
+use super::see::{Part, door, host, tables, within};
 use super::{Collector, neighbour, schedule};
+use crate::clock::BootTime;
+use crate::collect::schedule::Due;
 
 impl Collector {
     /// Reads every table once and ends with [`Body::Round`]; sends nothing. Rare collectors that are due run as well.
@@ -24,4 +26,31 @@ impl Collector {
         self.take(&mut pass, parts, schedule::is_rare);
         pass.end(Trigger::Asked, began, 0)
     }
+
+    /// Reads what counts once more after a round that began at `began`, so that its counters can be compared with those
+    /// from before it tried anything: the tables, the machine, the packet filter and WireGuard. What was tried is told
+    /// again as it was seen. Sends nothing and ends with [`Body::Round`].
+    pub async fn look_again(&mut self, began: BootTime) -> Vec<Observation> {
+        let (_, mut pass) = self.begin();
+        let due = Due::only(COUNTERS_BEHIND_DOOR);
+        let settings = &self.settings;
+        let (tables, neighbours, machine) = tokio::join!(
+            tables::see(settings, &due, &mut self.tables),
+            within(settings.budgets.local, neighbour::collect()),
+            host::see(settings, &due, &mut self.host),
+        );
+        let behind = door::see(settings, &due, &tables).await;
+        let mut parts = vec![self.see_duplicates(&tables, None)];
+        parts.extend(tables.into_parts());
+        parts.push(Part::new("neighbours", neighbours, Body::Neighbours));
+        parts.extend(behind.parts);
+        parts.extend(machine);
+        let log = self.merge_log(&mut parts);
+        parts.extend(log);
+        self.take(&mut pass, parts, |_| true);
+        pass.end(Trigger::Asked, began, 0)
+    }
 }
+
+/// What changes nothing and nobody outside hears.
+const COUNTERS_BEHIND_DOOR: &[&str] = &["filter", "wireguard"];
