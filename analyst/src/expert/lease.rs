@@ -211,11 +211,12 @@ fn client(draft: &mut Draft, seen: &Seen<Dhcp>, name: &str) {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::{Body, DhcpProbe};
+    use aizen_protocol::record::Body;
 
     use super::*;
+    use crate::fixture::lower::{offer, offered};
     use crate::fixture::{
-        Evidence, GATEWAY, SPARE, WAN, address, healthy, ip, lose_default_route, only, verdict,
+        Evidence, GATEWAY, SPARE, WAN, address, healthy, lose_default_route, only, verdict,
     };
 
     fn dhcp(change: fn(&mut Dhcp)) -> Body {
@@ -240,20 +241,6 @@ mod tests {
             .retain(|ours| ours.link != WAN || ours.address.address.is_ipv6());
         evidence.extra.push(dhcp(|_| {}));
         evidence
-    }
-
-    fn offer(server: &str, router: &str) -> DhcpOffer {
-        DhcpOffer {
-            server: ip(server),
-            server_mac: Some("02:00:5e:10:66:66".parse().unwrap()),
-            address: Some(ip("192.168.40.150")),
-            routers: vec![ip(router)],
-            resolvers: vec![],
-        }
-    }
-
-    fn offered(link: u32, offers: Vec<DhcpOffer>) -> Body {
-        Body::DhcpProbes(vec![DhcpProbe { link, offers }])
     }
 
     #[test]
