@@ -40,14 +40,22 @@ fn is_bare(view: &View<'_>, link: &Link) -> bool {
     });
     let leads_over_ipv6 =
         default_route(view.routes(), Family::V6).is_some_and(|r| r.link == Some(link.index));
+    let asked_in_vain = lease::self_made(view.now(), link.index).is_some();
     link.admin_up
+        && !asked_in_vain
         && !link::is_without_carrier(link)
         && link.master.is_none()
         && !pppoe::is_session(&link.name)
-        && pppoe::carrier(view) != Some(link.index)
+        && !is_dialled_over(view, link)
         && !lease::has_address(view.now(), link.index)
         && !is_dhcp
         && !leads_over_ipv6
+}
+
+/// A PPPoE concentrator answers there: the session gets the address.
+fn is_dialled_over(view: &View<'_>, link: &Link) -> bool {
+    let mut probes = view.now().pppoe_probes.iter().flat_map(|seen| &seen.value);
+    probes.any(|probe| probe.link == link.index && !probe.concentrators.is_empty())
 }
 
 /// Something says that it should have one.

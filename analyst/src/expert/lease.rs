@@ -54,7 +54,7 @@ pub(super) fn has_address(pass: &Pass, link: u32) -> bool {
 }
 
 /// An address of 169.254.0.0/16, which a host gives itself where no server answers (RFC 3927).
-fn self_made(pass: &Pass, link: u32) -> Option<IpAddr> {
+pub(super) fn self_made(pass: &Pass, link: u32) -> Option<IpAddr> {
     let all = pass.addresses.iter().flat_map(|seen| &seen.value);
     all.filter(|address| address.link == link)
         .map(|address| address.address.address)

@@ -54,3 +54,37 @@ impl Collector {
 
 /// What changes nothing and nobody outside hears.
 const COUNTERS_BEHIND_DOOR: &[&str] = &["filter", "wireguard"];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aizen_protocol::record::{Body, Record};
+
+    use super::super::Kept;
+    use super::*;
+    use crate::clock;
+    use crate::collect::Settings;
+
+    #[tokio::test]
+    async fn a_second_look_reads_the_tables_anew_and_tells_again_what_was_tried() {
+        let mut collector = Collector::new(Settings::default());
+        let tried_at = clock::now();
+        let kept = Kept {
+            at: tried_at,
+            body: Some(Arc::new(Body::Reach(Vec::new()))),
+            gaps: vec!["one target was left out".to_owned()],
+        };
+        collector.kept.insert("reach", kept);
+        let seen = collector.look_again(clock::since_boot()).await;
+        let records: Vec<Record> = seen.iter().map(|o| Record::clone(&o.local())).collect();
+        let of = |name: &str| records.iter().find(|r| r.body.collector() == name);
+        assert_eq!(of("reach").map(|record| record.at), Some(tried_at));
+        assert!(of("links").is_some_and(|record| record.at >= tried_at));
+        assert!(of("dns").is_none() && of("traces").is_none() && of("time").is_none());
+        let Some(Body::Round(round)) = records.last().map(|record| &record.body) else {
+            panic!("a pass ends with its round");
+        };
+        assert!(round.gaps.iter().any(|gap| gap.collector == "reach"));
+    }
+}
