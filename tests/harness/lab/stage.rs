@@ -19,7 +19,7 @@ use crate::program::Program;
 use crate::{packages, shell, wait};
 
 /// Longest time that a network takes to work, or a fault to show.
-const SETTLES: Duration = Duration::from_secs(20);
+const SETTLES: Duration = Duration::from_secs(60);
 /// The host with the cloud's address: of its own, or the one for all servers.
 const CLOUDS: [&str; 2] = ["cloud", "net"];
 /// The place that is no host.
@@ -208,7 +208,7 @@ impl Stage {
         let mut program = Program::start(&name, &mut self.shell(&step.place, line)?, &log)?;
         let mut bound = |port: u16, files: &str| -> Result<()> {
             let wanted = format!(":{port:04X} ");
-            program.wait_ready(Duration::from_secs(10), || {
+            program.wait_ready(SETTLES, || {
                 let table = self.shell(&step.place, &format!("cat {files}"));
                 table
                     .and_then(|mut command| shell::run(&mut command))
