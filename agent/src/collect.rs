@@ -63,7 +63,7 @@ pub use self::netlink::NetlinkError;
 use self::reach::Pinging;
 use self::resolve::Asking;
 pub use self::round::Collector;
-use self::schedule::Budgets;
+pub(crate) use self::schedule::Budgets;
 pub use self::watch::{Changed, NetEvent, watch};
 use crate::probe::{dns, web};
 

@@ -122,11 +122,22 @@ pub(crate) fn device(question: &Question) -> Option<&str> {
 
 /// How long a question may take, whoever asks.
 pub(crate) fn deadline(question: &Question) -> Duration {
+    (listens(question) + MARGIN).max(LEAST)
+}
+
+/// How long a question listens whatever it hears; reading a table does not.
+fn listens(question: &Question) -> Duration {
     match question {
+        Question::ArpProbe { .. } => ARP,
+        Question::DhcpProbe { .. } => dhcp_probe::LISTENS,
+        Question::PppoeProbe { .. } => pppoe_probe::LISTENS,
+        Question::RouterProbe { .. } => router_probe::LISTENS,
         Question::Lldp { wait_s, .. } => {
-            Duration::from_secs((*wait_s).into()).min(lldp::LONGEST_WAIT) + MARGIN
+            Duration::from_secs((*wait_s).into()).min(lldp::LONGEST_WAIT)
         }
-        _ => LONGEST,
+        Question::Filter | Question::WireGuard | Question::Modules | Question::KernelLog => {
+            Duration::ZERO
+        }
     }
 }
 
@@ -153,7 +164,8 @@ pub(crate) fn failed(message: &str) -> ExecutorAnswer {
 
 /// An address owner answers an ARP probe in milliseconds; three tries fit in.
 const ARP: Duration = Duration::from_millis(1200);
-const LONGEST: Duration = Duration::from_secs(4);
+/// What a question may take at least.
+const LEAST: Duration = Duration::from_secs(4);
 const MARGIN: Duration = Duration::from_millis(500);
 /// Longest interface name, bytes (`IFNAMSIZ` without its NUL).
 const INTERFACE: usize = 15;
@@ -161,6 +173,7 @@ const INTERFACE: usize = 15;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::Budgets;
 
     #[tokio::test]
     async fn what_is_no_interface_is_refused_with_a_sentence() {
@@ -190,6 +203,29 @@ mod tests {
             wait_s: u8::MAX,
         };
         assert!(deadline(&question) < Duration::from_secs(32));
+    }
+
+    #[test]
+    fn what_a_question_hears_to_its_end_is_told_within_a_rounds_budget() {
+        let dev = || "eth0".to_owned();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        for question in [
+            Question::ArpProbe {
+                dev: dev(),
+                address,
+            },
+            Question::DhcpProbe { dev: dev() },
+            Question::PppoeProbe { dev: dev() },
+            Question::RouterProbe { dev: dev() },
+            Question::Lldp {
+                dev: dev(),
+                wait_s: 4,
+            },
+        ] {
+            let deadline = deadline(&question);
+            assert!(listens(&question) + MARGIN <= deadline, "{question:?}");
+            assert!(deadline < Budgets::default().probe, "{question:?}");
+        }
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //! The families are asked from the cable upwards. A fault in a lower layer explains the symptoms above it that rest on
 //! the same link or the same way out; those become its consequences instead of findings of their own.
 
-use std::collections::BTreeSet;
-
 use aizen_protocol::finding::{Evidence, Finding, Health, Severity, Verdict};
 use aizen_protocol::private::Text;
 use aizen_protocol::record::Gap;
@@ -12,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::case::{Case, View};
 
+mod address;
 mod advertisement;
 mod bond;
 mod bridge;
@@ -26,6 +25,7 @@ mod draft;
 mod dual_stack;
 mod duplicate;
 mod firewall;
+mod family;
 mod forwarding;
 mod gateway;
 mod heat;
@@ -62,12 +62,14 @@ mod transport;
 mod trend;
 mod tunnel;
 mod unit;
+mod unseen;
 mod upstream;
 mod vlan;
 mod wifi;
 mod wireguard;
 
-use draft::{Draft, Examined};
+use draft::Draft;
+use family::FAMILIES;
 
 /// Names the faults of a device, or says that none was found.
 #[must_use]
@@ -105,64 +107,16 @@ pub fn analyze(case: &Case) -> Verdict {
         at: newest(&view),
         findings,
         ruled_out: well.into_iter().map(Text).collect(),
-        unseen: unseen(&view),
+        unseen: unseen::gaps(&view),
     }
 }
 
 /// Root causes at the end of one pass, the lowest layer first, and what was found well.
 fn judge(view: &View<'_>) -> (Vec<Draft>, Vec<String>) {
-    const FAMILIES: &[fn(&View<'_>) -> Examined] = &[
-        link::examine,
-        port::examine,
-        optic::examine,
-        bond::examine,
-        bridge::examine,
-        vlan::examine,
-        pppoe::examine,
-        link_mtu::examine,
-        duplicate::examine,
-        lease::examine,
-        pool::examine,
-        advertisement::examine,
-        delegation::examine,
-        neighbour::examine,
-        gateway::examine,
-        route::examine,
-        metric::examine,
-        hole::examine,
-        policy::examine,
-        reverse::examine,
-        circle::examine,
-        portal::examine,
-        upstream::examine,
-        forwarding::examine,
-        mtu::examine,
-        resolver::examine,
-        clock::examine,
-        disk::examine,
-        queue::examine,
-        firewall::examine,
-        conntrack::examine,
-        listen::examine,
-        transport::examine,
-        dual_stack::examine,
-        names::examine,
-        certificate::examine,
-        wireguard::examine,
-        tunnel::examine,
-        ipsec::examine,
-        wifi::examine,
-        processor::examine,
-        memory::examine,
-        heat::examine,
-        service::examine,
-        reboot::examine,
-        configuration::examine,
-    ];
     let mut drafts = Vec::new();
     let mut well = Vec::new();
-    for examine in FAMILIES {
-        let examined = examine(view);
+    for family in FAMILIES {
+        let examined = (family.examine)(view);
         drafts.extend(examined.drafts);
         well.extend(examined.well);
     }
@@ -184,46 +138,6 @@ fn health(view: &View<'_>, findings: &[Finding]) -> Health {
         None if kernel && tried => Health::Healthy,
         None => Health::Unknown,
     }
-}
-
-/// The gaps that the device reports, the collectors that gave neither a record nor a reason, and records that were lost
-/// on the device.
-fn unseen(view: &View<'_>) -> Vec<Gap> {
-    const RULES_REST_ON: [&str; 11] = [
-        "links",
-        "addresses",
-        "routes",
-        "neighbours",
-        "forwarding",
-        "resolvers",
-        "dns",
-        "reach",
-        "path_mtu",
-        "duplicates",
-        "host",
-    ];
-    let now = view.now();
-    let mut gaps = now.ended.value.gaps.clone();
-    let told: BTreeSet<String> = gaps.iter().map(|gap| gap.collector.clone()).collect();
-    for collector in RULES_REST_ON {
-        if !now.has(collector) && !told.contains(collector) {
-            gaps.push(Gap {
-                collector: collector.into(),
-                reason: "no record in this round".into(),
-            });
-        }
-    }
-    let before = view.this_boot().next().map(|pass| pass.ended.value.dropped);
-    let lost = before.map_or(0, |before| now.ended.value.dropped.saturating_sub(before));
-    if lost > 0 {
-        gaps.push(Gap {
-            collector: "round".into(),
-            reason: Text(format!(
-                "{lost} records were dropped on the device since the round before"
-            )),
-        });
-    }
-    gaps
 }
 
 /// A fact for a list of evidence.

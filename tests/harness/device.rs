@@ -417,18 +417,34 @@ impl Device {
         for words in [
             "ip -o address show scope global",
             "ip route show table main",
+            "ip -6 route show table main",
             "ip rule show",
             "ip -o link show up",
-            "sysctl net.ipv4.ip_forward",
+            "sysctl -a --pattern ^net\\.ipv4\\.(ip_forward|tcp_syncookies)$|somaxconn$|rp_filter$|accept_ra$|forwarding$",
             "cat /etc/resolv.conf",
             "stat -c %a:%U:%G:%s /etc/resolv.conf",
         ] {
             let mut parts = words.split(' ');
             let mut command = self.command(parts.next().context("a word")?);
-            all.push_str(&format!("# {words}\n{}", shell::run(command.args(parts))?));
+            let said = shell::run(command.args(parts))?;
+            all.push_str(&format!("# {words}\n"));
+            said.lines().for_each(|line| all.push_str(&timeless(line)));
         }
         Ok(all)
     }
+}
+
+/// A line without what is left of lifetimes: that changes by itself.
+fn timeless(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        kept.push(word);
+        if ["expires", "valid_lft", "preferred_lft"].contains(&word) {
+            words.next();
+        }
+    }
+    kept.join(" ") + "\n"
 }
 
 const POLICY: &str =

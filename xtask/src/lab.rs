@@ -37,6 +37,9 @@ pub(crate) struct RunArgs {
     /// Repeat a run: the seed that it printed
     #[arg(long)]
     seed: Option<u64>,
+    /// How many run at the same time
+    #[arg(long, value_name = "N", default_value_t = run::AT_ONCE)]
+    at_once: usize,
     /// Leave networks, files and programs where they are at the end
     #[arg(long)]
     keep: bool,
@@ -62,6 +65,9 @@ pub(crate) struct ScoreArgs {
     /// Repeat a run: the seed that it printed
     #[arg(long)]
     seed: Option<u64>,
+    /// How many run at the same time
+    #[arg(long, value_name = "N", default_value_t = run::AT_ONCE)]
+    at_once: usize,
     /// Only the recorded scenarios
     #[arg(long)]
     recorded: bool,
@@ -124,7 +130,7 @@ fn play(args: &RunArgs) -> Result<()> {
     for one in &replayed {
         missed += usize::from(!replay(one, &mut Score::default())?);
     }
-    let outcomes = stage(&real, args.seed, args.keep, args.verdict)?;
+    let outcomes = stage(&real, args.seed, args.at_once, args.keep, args.verdict)?;
     missed += outcomes.iter().filter(|outcome| !outcome.passed()).count();
     if missed > 0 {
         bail!("{missed} of {} missed", replayed.len() + outcomes.len());
@@ -158,6 +164,7 @@ fn replay(one: &Recorded, score: &mut Score) -> Result<bool> {
 fn stage(
     scenarios: &[Scenario],
     seed: Option<u64>,
+    at_once: usize,
     keep: bool,
     verdict: bool,
 ) -> Result<Vec<Outcome>> {
@@ -167,7 +174,7 @@ fn stage(
     prepare()?;
     let seed = seed.unwrap_or_else(fresh_seed);
     say(&format!("seed {seed}"));
-    run::many(scenarios, How { seed, keep }, &|outcome| {
+    run::many(scenarios, How { seed, keep }, at_once, &|outcome| {
         say(&outcome.line());
         if verdict && !outcome.passed() {
             say(&format!("{:#?}", outcome.verdict));
@@ -229,17 +236,22 @@ fn score(args: &ScoreArgs) -> Result<()> {
     for one in recorded::all()? {
         replay(&one, &mut score)?;
     }
+    let (mut counted, mut wanted) = (0, 0);
     if !args.recorded {
         let mut scenarios = scenario::all()?;
         scenarios.extend(run::twins(&scenarios));
-        for outcome in stage(&scenarios, args.seed, false, false)? {
+        wanted = scenarios.len();
+        for outcome in stage(&scenarios, args.seed, args.at_once, false, false)? {
+            counted += 1;
             score.ran(&outcome);
         }
     }
-    if wait::interrupted() {
-        bail!("interrupted: nothing is counted");
-    }
     say(&format!("\n{}", score.table()));
+    if counted < wanted {
+        bail!(
+            "interrupted: the table counts {counted} of {wanted} scenarios that run, and nothing is written"
+        );
+    }
     if let Some(file) = &args.write {
         write(file, &score.table())?;
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aizen_protocol::id::{BootId, RoundId};
 use aizen_protocol::private::Text;
@@ -35,6 +36,7 @@ pub struct Collector {
     tables: tables::Memory,
     host: host::Memory,
     history: history::Memory,
+    tried: Duration,
     kept: BTreeMap<&'static str, Kept>,
 }
 
@@ -61,6 +63,7 @@ impl Collector {
             tables: tables::Memory::default(),
             host: host::Memory::default(),
             history: history::Memory::default(),
+            tried: Duration::ZERO,
             kept: BTreeMap::new(),
         }
     }
@@ -76,17 +79,19 @@ impl Collector {
         self.forget(began);
         let due = self.schedule.start(began, trigger);
         let settings = &self.settings;
-        let ((tables, probed, behind), machine) = tokio::join!(
+        let ((tables, (probed, tried), behind), machine) = tokio::join!(
             async {
                 let tables = tables::see(settings, &due, &mut self.tables).await;
-                let (probed, behind) = tokio::join!(
-                    probes::see(settings, &due, &tables),
-                    door::see(settings, &due, &tables),
-                );
+                let probes = async {
+                    let probed = probes::see(settings, &due, &tables).await;
+                    (probed, clock::since_boot())
+                };
+                let (probed, behind) = tokio::join!(probes, door::see(settings, &due, &tables));
                 (tables, probed, behind)
             },
             host::see(settings, &due, &mut self.host),
         );
+        self.tried = tried.0.saturating_sub(began.0);
         for collector in behind.over {
             self.kept.remove(collector);
         }
@@ -107,6 +112,12 @@ impl Collector {
         parts.push(self.remember(&parts));
         self.take(&mut pass, parts, schedule::is_rare);
         pass.end(trigger, began, dropped)
+    }
+
+    /// How long the tables and all that was tried took in the last round. What listens behind the door goes on beside it,
+    /// and rests in the round that follows.
+    pub fn tried(&self) -> Duration {
+        self.tried
     }
 
     /// Reads the kernel's tables alone: milliseconds. What is tried and what the machine says is told again as it was
@@ -378,8 +389,6 @@ const MAX_REASON: usize = 300;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::see::within;
     use super::*;
     use crate::collect::CollectError;

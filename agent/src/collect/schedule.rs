@@ -91,6 +91,15 @@ pub(crate) struct Due {
 }
 
 impl Due {
+    /// Of the collectors that don't run in every round, these alone.
+    pub(crate) fn only(wanted: &[&str]) -> Self {
+        let rare = PAUSES.iter().map(|(rare, ..)| *rare);
+        Self {
+            rests: rare.filter(|rare| !wanted.contains(rare)).collect(),
+            asked: false,
+        }
+    }
+
     /// True if this collector runs.
     pub(crate) fn runs(&self, collector: &str) -> bool {
         !self.rests.contains(collector)
@@ -226,6 +235,13 @@ mod tests {
         let due = schedule.start(at(2), Trigger::Asked);
         assert!(due.runs("traces") && due.asked());
         assert!(!schedule.start(at(3), Trigger::Tick).runs("traces"));
+    }
+
+    #[test]
+    fn of_the_rare_ones_only_those_that_are_wanted_run() {
+        let due = Due::only(&["filter"]);
+        assert!(due.runs("filter") && due.runs("links"));
+        assert!(!due.runs("traces") && !due.runs("kernel_log"));
     }
 
     #[test]

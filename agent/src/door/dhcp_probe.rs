@@ -171,8 +171,9 @@ fn addresses(value: &[u8]) -> Option<Vec<IpAddr>> {
     right.then(|| whole.iter().map(|a| Ipv4Addr::from(*a).into()).collect())
 }
 
-/// Servers first look whether somebody uses the address (RFC 2131, 2.2): dnsmasq(8) waits three seconds for an echo.
-const LISTENS: Duration = Duration::from_millis(4000);
+/// Servers first look whether somebody uses the address (RFC 2131, 2.2): dnsmasq(8) waits three to
+/// four seconds for an echo.
+pub(super) const LISTENS: Duration = Duration::from_millis(4400);
 const OFFERS: usize = 16;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const PROTOCOL_UDP: u8 = 17;

@@ -79,7 +79,7 @@ pub(crate) fn offer(bytes: &[u8], host: [u8; 8]) -> Option<(Mac, String)> {
     name.filter(|_| ours).map(|name| (mac, name))
 }
 
-const LISTENS: Duration = Duration::from_secs(2);
+pub(super) const LISTENS: Duration = Duration::from_secs(2);
 const CONCENTRATORS: usize = 16;
 const ETHERTYPE_DISCOVERY: u16 = 0x8863;
 const VERSION_AND_TYPE: u8 = 0x11;

@@ -147,7 +147,7 @@ fn prefix(option: &[u8]) -> Option<Prefix> {
 }
 
 /// Routers wait up to half a second, and may answer only every 3 s.
-const LISTENS: Duration = Duration::from_millis(3200);
+pub(super) const LISTENS: Duration = Duration::from_millis(3200);
 const ROUTERS: usize = 16;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;

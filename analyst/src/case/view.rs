@@ -80,6 +80,18 @@ impl<'a> View<'a> {
         std::iter::once(self.now).chain(self.this_boot())
     }
 
+    /// The present, then the past of this boot, the newest first, each with another reading: what a pass only
+    /// tells again counts once.
+    pub(crate) fn read_anew<T: 'a>(
+        self,
+        read: impl Fn(&'a Pass) -> Option<&'a Seen<T>>,
+    ) -> impl Iterator<Item = &'a Pass> {
+        let mut last = None;
+        self.backwards().filter(move |pass| {
+            read(pass).is_some_and(|seen| last.replace(seen.at) != Some(seen.at))
+        })
+    }
+
     /// A reading of this boot and the present one: the oldest that is at most `longest` older, else the one just before.
     /// Collectors that run rarely are told again with the time they ran: only another time is another reading.
     pub(crate) fn span<T: 'a>(

@@ -7,6 +7,7 @@ use aizen_protocol::record::{Certificate, TlsOutcome};
 use jiff::Timestamp;
 
 use super::draft::{Draft, Examined, Layer};
+use super::portal;
 use super::trend;
 use crate::case::View;
 
@@ -19,12 +20,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         return examined;
     };
     // Behind a walled garden every host shows the garden's certificate.
-    if view
-        .now()
-        .portal
-        .as_ref()
-        .is_some_and(|portal| portal.value.status.is_some() && !portal.value.expected)
-    {
+    if portal::is_walled(view) {
         return examined;
     }
     for certificate in &seen.value {

@@ -44,7 +44,7 @@ fn wanted<'a>(view: &View<'a>, dhcp: &'a Dhcp) -> Vec<&'a String> {
 }
 
 /// Addresses of IPv4 that lead anywhere.
-fn has_address(pass: &Pass, link: u32) -> bool {
+pub(super) fn has_address(pass: &Pass, link: u32) -> bool {
     let all = pass.addresses.iter().flat_map(|seen| &seen.value);
     all.filter(|address| address.link == link)
         .any(|address| match address.address.address {
@@ -54,7 +54,7 @@ fn has_address(pass: &Pass, link: u32) -> bool {
 }
 
 /// An address of 169.254.0.0/16, which a host gives itself where no server answers (RFC 3927).
-fn self_made(pass: &Pass, link: u32) -> Option<IpAddr> {
+pub(super) fn self_made(pass: &Pass, link: u32) -> Option<IpAddr> {
     let all = pass.addresses.iter().flat_map(|seen| &seen.value);
     all.filter(|address| address.link == link)
         .map(|address| address.address.address)
@@ -93,7 +93,7 @@ fn offers<'a>(view: &View<'a>, link: u32) -> Option<(Timestamp, &'a [DhcpOffer])
 
 fn no_lease(view: &View<'_>, seen: &Seen<Dhcp>, link: &Link) -> Option<Draft> {
     // A client needs a moment after the link came up: a round ago it was the same.
-    let before = view.this_boot().find(|pass| pass.addresses.is_some())?;
+    let before = view.read_anew(|pass| pass.addresses.as_ref()).nth(1)?;
     if !is_without_lease(view, before, link) {
         return None;
     }
@@ -211,11 +211,12 @@ fn client(draft: &mut Draft, seen: &Seen<Dhcp>, name: &str) {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::{Body, DhcpProbe};
+    use aizen_protocol::record::Body;
 
     use super::*;
+    use crate::fixture::lower::{offer, offered};
     use crate::fixture::{
-        Evidence, GATEWAY, SPARE, WAN, address, healthy, ip, lose_default_route, only, verdict,
+        Evidence, GATEWAY, SPARE, WAN, address, healthy, lose_default_route, only, verdict,
     };
 
     fn dhcp(change: fn(&mut Dhcp)) -> Body {
@@ -240,20 +241,6 @@ mod tests {
             .retain(|ours| ours.link != WAN || ours.address.address.is_ipv6());
         evidence.extra.push(dhcp(|_| {}));
         evidence
-    }
-
-    fn offer(server: &str, router: &str) -> DhcpOffer {
-        DhcpOffer {
-            server: ip(server),
-            server_mac: Some("02:00:5e:10:66:66".parse().unwrap()),
-            address: Some(ip("192.168.40.150")),
-            routers: vec![ip(router)],
-            resolvers: vec![],
-        }
-    }
-
-    fn offered(link: u32, offers: Vec<DhcpOffer>) -> Body {
-        Body::DhcpProbes(vec![DhcpProbe { link, offers }])
     }
 
     #[test]

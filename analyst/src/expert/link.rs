@@ -219,9 +219,15 @@ mod tests {
         let finding = only(&verdict);
         let proposal = finding.proposal.as_ref().unwrap();
         assert!(
-            proposal.script.ends_with("change link set wan up\n"),
+            proposal.script.contains("change link set wan up\n"),
             "{}",
             proposal.script
+        );
+        // The kernel took its default route away with it.
+        assert!(
+            proposal
+                .script
+                .ends_with("change route replace default via \"$gateway\" dev wan\n")
         );
     }
 

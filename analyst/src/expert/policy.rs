@@ -51,7 +51,7 @@ fn is_dead(view: &View<'_>, hop: &NextHop) -> bool {
             own.any(|e| matches!(e.state, NeighbourState::Failed | NeighbourState::Incomplete))
         })
     };
-    let before = view.this_boot().find(|pass| pass.neighbours.is_some());
+    let before = view.read_anew(|pass| pass.neighbours.as_ref()).nth(1);
     hop.dead || failed(view.now()) && before.is_some_and(failed)
 }
 
@@ -197,9 +197,9 @@ fn missing_table(view: &View<'_>, rule: &Rule) -> Option<Draft> {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::Body;
 
     use super::*;
+    use crate::fixture::lower;
     use crate::fixture::{Evidence, LAN, WAN, healthy, ip, neighbour, only, route, verdict};
 
     fn hop(gateway: &str, link: u32, dead: bool) -> NextHop {
@@ -259,22 +259,7 @@ mod tests {
 
     fn ruled(round: u64, filled: bool) -> Evidence {
         let mut evidence = healthy(round);
-        evidence.extra.push(Body::Rules(vec![Rule {
-            priority: 1000,
-            family: 4,
-            from: Some("192.168.40.0/24".parse().unwrap()),
-            to: None,
-            table: 100,
-            action: "to_table".into(),
-            iif: None,
-            oif: None,
-            mark: None,
-        }]));
-        if filled {
-            let mut own = route("0.0.0.0/0", Some("192.168.40.254"), LAN);
-            own.table = 100;
-            evidence.routes.push(own);
-        }
+        lower::ruled(&mut evidence, filled);
         evidence
     }
 

@@ -210,21 +210,8 @@ mod tests {
     use aizen_protocol::record::{Body, Dhcp, Fdb, FdbEntry, LogLine, LogOrigin};
 
     use super::*;
+    use crate::fixture::lower::{offer, offered};
     use crate::fixture::{Evidence, LAN, at, healthy, ip, only};
-
-    fn offer(server: &str, router: &str) -> DhcpOffer {
-        DhcpOffer {
-            server: ip(server),
-            server_mac: Some("02:00:5e:10:66:66".parse().unwrap()),
-            address: Some(ip("192.168.40.150")),
-            routers: vec![ip(router)],
-            resolvers: vec![],
-        }
-    }
-
-    fn offered(link: u32, offers: Vec<DhcpOffer>) -> Body {
-        Body::DhcpProbes(vec![DhcpProbe { link, offers }])
-    }
 
     fn pool(leased: u32) -> Evidence {
         let mut evidence = healthy(1);

@@ -1,156 +1,31 @@
 //! Ethernet ports that carry, but badly: duplex, speed, damaged and oversized frames.
 
-use std::collections::BTreeMap;
+mod reading;
+mod speed;
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::{Duplex, Ethernet, Link, LogOrigin};
-use jiff::{SignedDuration, Timestamp};
+use aizen_protocol::record::Duplex;
+use jiff::SignedDuration;
 
-use super::draft::{Draft, Examined, Layer};
+use self::reading::Port;
+use super::draft::{Draft, Examined};
 use super::reach;
-use crate::case::{Over, View, counted, grown};
+use crate::case::{View, counted};
 
 /// How far back errors are counted.
 const WINDOW: SignedDuration = SignedDuration::from_mins(5);
+
 /// Damaged frames in the window that make a fault, if they are also one in [`ONE_IN`] of all. A good cable damages less
 /// than one in 10^7 (IEEE 802.3: bit error ratio 10^-12 with frames of up to 12,000 bits).
 const DAMAGED: u64 = 10;
+
 const ONE_IN: u64 = 10_000;
+
 /// One in so many makes TCP crawl.
 const SEVERE_ONE_IN: u64 = 100;
+
 /// Late collisions in the window: on a healthy half-duplex segment there are none.
 const LATE: u64 = 3;
-
-/// One port over the window.
-struct Port<'a> {
-    before: &'a Link,
-    link: &'a Link,
-    now: Option<&'a Ethernet>,
-    then: Option<&'a Ethernet>,
-    /// When links and drivers were read.
-    at: Timestamp,
-    driver_at: Timestamp,
-    seconds: u64,
-}
-
-impl<'a> Port<'a> {
-    /// Every port of hardware with a carrier. Errors of a virtual link say nothing about a cable.
-    fn all(view: &View<'a>, over: &Over<'a>) -> Vec<Self> {
-        let drivers = view.now().ethernet.as_ref();
-        let span = view.span(WINDOW, |pass| pass.ethernet.as_ref());
-        let by_link = |ports: &'a [Ethernet]| -> BTreeMap<u32, &'a Ethernet> {
-            ports.iter().map(|port| (port.link, port)).collect()
-        };
-        let now = drivers.map(|seen| by_link(&seen.value));
-        let then = span.map(|(then, _)| by_link(&then.value));
-        over.links
-            .iter()
-            .filter(|(_, link)| {
-                let kind = link.driver_kind.as_deref();
-                kind.is_none_or(|kind| kind == "dsa")
-                    && !link.loopback
-                    && link.admin_up
-                    && link.carrier != Some(false)
-            })
-            .map(|&(before, link)| Self {
-                before,
-                link,
-                now: now
-                    .as_ref()
-                    .and_then(|ports| ports.get(&link.index).copied()),
-                then: then
-                    .as_ref()
-                    .and_then(|ports| ports.get(&link.index).copied()),
-                at: over.to,
-                driver_at: drivers.map_or(over.to, |seen| seen.at),
-                seconds: over.seconds(),
-            })
-            .collect()
-    }
-
-    /// Growth of the driver's counters whose name, in small letters and digits alone, holds one of these.
-    fn statistic(&self, names: &[&str]) -> u64 {
-        let Some((then, now)) = self.then.zip(self.now) else {
-            return 0;
-        };
-        let wanted = |name: &str| {
-            let plain: String = name
-                .chars()
-                .filter(char::is_ascii_alphanumeric)
-                .map(|c| c.to_ascii_lowercase())
-                .collect();
-            names.iter().any(|part| plain.contains(part))
-        };
-        now.statistics
-            .iter()
-            .filter_map(|(name, after)| {
-                let before = then
-                    .statistics
-                    .get(name)
-                    .filter(|before| *before != after)?;
-                grown(*before, *after).filter(|_| wanted(name))
-            })
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn late_collisions(&self) -> u64 {
-        // The kernel's name for them: `tx_window_errors` (if_link.h).
-        let counted = counted(self.before, self.link, |c| c.tx_window_errors);
-        counted.unwrap_or(0).max(self.statistic(&["latecol"]))
-    }
-
-    fn damaged(&self) -> u64 {
-        counted(self.before, self.link, |c| c.rx_crc_errors).unwrap_or(0)
-    }
-
-    fn length_errors(&self) -> u64 {
-        counted(self.before, self.link, |c| c.rx_length_errors).unwrap_or(0)
-    }
-
-    fn received(&self) -> u64 {
-        counted(self.before, self.link, |c| c.rx_packets).unwrap_or(0)
-    }
-
-    fn duplex(&self) -> Option<Duplex> {
-        self.now.and_then(|port| port.duplex)
-    }
-
-    /// True if so many of the frames are a fault of the port and no chance.
-    fn is_share(&self, frames: u64) -> bool {
-        frames >= DAMAGED && frames.saturating_mul(ONE_IN) >= self.received()
-    }
-
-    fn mode(&self) -> String {
-        let Some(port) = self.now else {
-            return "speed and duplex not told".into();
-        };
-        let speed = port
-            .speed_mbps
-            .map_or_else(|| "unknown speed".into(), |mbps| format!("{mbps} Mb/s"));
-        let duplex = match port.duplex {
-            Some(Duplex::Full) => "full duplex",
-            Some(Duplex::Half) => "half duplex",
-            None => "unknown duplex",
-        };
-        let negotiation = match port.autonegotiation {
-            Some(true) => "autonegotiation on",
-            Some(false) => "autonegotiation off",
-            None => "autonegotiation not told",
-        };
-        format!("{speed}, {duplex}, {negotiation}")
-    }
-
-    fn draft(&self, cause: &'static str, severity: Severity, summary: String) -> Draft {
-        Draft::new(
-            cause,
-            Layer::Link,
-            self.link.name.as_str(),
-            severity,
-            summary,
-        )
-    }
-}
 
 pub(super) fn examine(view: &View<'_>) -> Examined {
     let mut examined = Examined::default();
@@ -168,8 +43,10 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         if port.is_share(port.length_errors()) {
             examined.drafts.push(giants(view, &port));
         }
-        if let Some((now, possible)) = downshift(&port) {
-            examined.drafts.push(slow(view, &port, now, possible));
+        if let Some((now, possible)) = speed::downshift(&port) {
+            examined
+                .drafts
+                .push(speed::slow(view, &port, now, possible));
         }
     }
     if counted_ports > 0 && examined.drafts.is_empty() {
@@ -320,66 +197,10 @@ fn giants(view: &View<'_>, port: &Port<'_>) -> Draft {
     draft
 }
 
-/// The present speed and the one that both ends offer, where it negotiated less. A computer that sleeps offers less
-/// itself; who fixed the speed wanted it so.
-fn downshift(port: &Port<'_>) -> Option<(u32, u32)> {
-    let ethernet = port.now?;
-    let speed = ethernet.speed_mbps?;
-    let ours = ethernet.advertised_mbps.or(ethernet.supported_mbps)?;
-    let possible = ours.min(ethernet.partner_mbps?);
-    let slow = speed > 0 && speed < possible && ethernet.autonegotiation == Some(true);
-    slow.then_some((speed, possible))
-}
-
-fn slow(view: &View<'_>, port: &Port<'_>, speed: u32, possible: u32) -> Draft {
-    let name = &port.link.name;
-    let mut draft = port.draft(
-        "link_downshift",
-        Severity::Warning,
-        format!("{name} runs at {speed} Mb/s although both ends offer {possible} Mb/s"),
-    );
-    let fact = format!(
-        "{name} runs at {}; the other end offers {possible} Mb/s or more",
-        port.mode()
-    );
-    draft.shown("ethernet", "speed", port.driver_at, fact);
-    let earlier = view.this_boot().find_map(|pass| {
-        let seen = pass.ethernet.as_ref()?;
-        let older = seen
-            .value
-            .iter()
-            .find(|older| older.link == port.link.index)?;
-        let faster = older.speed_mbps.filter(|mbps| *mbps > speed)?;
-        Some((seen.at, faster))
-    });
-    if let Some((at, mbps)) = earlier {
-        let fact = format!("{name} ran at {mbps} Mb/s earlier in this boot");
-        draft.backed("ethernet", "earlier", at, fact);
-    }
-    let lines = view.now().log.iter().flat_map(|seen| &seen.value);
-    let mut told = lines.filter(|line| {
-        let text = line.text.0.to_ascii_lowercase();
-        line.origin == LogOrigin::Kernel
-            && text.contains("downshift")
-            && text.contains(&name.to_ascii_lowercase())
-    });
-    if let Some(line) = told.next() {
-        let fact = format!("the kernel logged a downshift of {name}");
-        draft.backed("log", "downshift", line.at, fact);
-    }
-    draft.misses(format!(
-        "which pair is broken: a cable test (`ethtool --cable-test {name}`, `aizen links --watch`)"
-    ));
-    draft.next(format!(
-        "Reseat the plugs of {name} and try a cable with all four pairs (Cat 5e or better): gigabit needs each of them"
-    ));
-    draft
-}
-
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::{Body, LinkCounters, Lldp};
+    use aizen_protocol::record::{Body, Ethernet, LinkCounters, Lldp};
 
     use super::*;
     use crate::fixture::{Evidence, LAN, WAN, healthy, only, verdict};

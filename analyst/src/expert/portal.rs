@@ -32,6 +32,13 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     examined
 }
 
+/// True if something else than the known page was answered: until somebody logs in, a login page answers for every name
+/// and host.
+pub(super) fn is_walled(view: &View<'_>) -> bool {
+    let seen = view.now().portal.as_ref();
+    seen.is_some_and(|seen| !seen.value.expected && seen.value.status.is_some())
+}
+
 /// What was answered in place of the known page. A server error is no portal, and neither is a redirect to the same host.
 fn foreign(portal: &Portal) -> Option<String> {
     let status = portal.status?;

@@ -11,12 +11,10 @@ use crate::case::View;
 const PACKETS: u64 = 90;
 /// Steps in a row that make it no peak.
 const STEPS: usize = 2;
-/// The same for programs, which may work hard for a while: at least so many steps ...
-const BUSY_STEPS: usize = 6;
-/// ... and as many as this time needs, in seconds, where rounds follow each other quickly.
-const BUSY_S: u64 = 60;
-/// But no more than this.
-const MOST_STEPS: usize = 60;
+/// Seconds that programs may use all processors, and the steps in a row over them: at least some, however far apart
+/// they are, and no more than are looked at.
+const BUSY_S: i64 = 55;
+const BUSY_STEPS: std::ops::RangeInclusive<usize> = 3..=60;
 /// Share of all processors that programs use, percent.
 const BUSY: u64 = 95;
 /// Packets that a step drops; one burst drops some.
@@ -223,9 +221,7 @@ fn dropped(view: &View<'_>) -> Option<Draft> {
 
 /// Programs take all processors for a minute.
 fn programs(view: &View<'_>) -> Option<Draft> {
-    let steps = (BUSY_STEPS..=MOST_STEPS)
-        .map_while(|count| trend::steps(view, |pass| pass.cpu.as_ref(), count))
-        .find(|steps| steps.iter().map(Step::seconds).sum::<u64>() >= BUSY_S)?;
+    let steps = minute(view)?;
     let mean = |step: &Step<'_, Vec<CpuTimes>>| {
         let uses = uses(step);
         let count = u64::try_from(uses.len()).ok().filter(|count| *count > 0)?;
@@ -249,8 +245,7 @@ fn programs(view: &View<'_>) -> Option<Draft> {
         "programs",
         oldest.at,
         format!(
-            "programs used at least {least} % of all processors in each of the last {} \
-             readings",
+            "programs used at least {least} % of all processors in each of the last {} readings",
             steps.len()
         ),
     );
@@ -278,6 +273,18 @@ fn programs(view: &View<'_>) -> Option<Draft> {
          `CPUQuota=`)",
     );
     Some(draft)
+}
+
+/// The newest steps that together last about a minute.
+fn minute<'a>(view: &View<'a>) -> Option<Vec<Step<'a, Vec<CpuTimes>>>> {
+    BUSY_STEPS
+        .map_while(|count| trend::steps(view, |pass| pass.cpu.as_ref(), count))
+        .find(|steps| {
+            let ends = steps.first().zip(steps.last());
+            ends.is_some_and(|(newest, oldest)| {
+                newest.at.duration_since(oldest.from).as_secs() >= BUSY_S
+            })
+        })
 }
 
 fn load(view: &View<'_>) -> Option<Draft> {

@@ -147,7 +147,7 @@ pub(super) fn tally(pass: &Pass, resolver: IpAddr) -> Option<Tally> {
 
 /// Questions in a row, up to the present, that no answer served.
 pub(super) fn unanswered(view: &View<'_>, resolver: IpAddr) -> u32 {
-    view.backwards()
+    view.read_anew(|pass| pass.dns.as_ref())
         .filter_map(|pass| tally(pass, resolver))
         .take_while(Tally::is_useless)
         .map(|tally| tally.asked)

@@ -190,8 +190,9 @@ fn delayed(view: &View<'_>) -> Option<Draft> {
         .filter(|reach| view.way_to(reach.target).beyond.is_some())
         .find_map(|reach| {
             let late = |pass| reach::ping(pass, reach.target)?.rtt_us;
-            let best = view.this_boot().filter_map(late).min()?;
-            let (present, before) = (late(view.now())?, view.this_boot().find_map(late)?);
+            let earlier = || view.read_anew(|pass| pass.reach.as_ref()).skip(1);
+            let best = earlier().filter_map(late).min()?;
+            let (present, before) = (late(view.now())?, earlier().find_map(late)?);
             let is_late = present.min(before).saturating_sub(best) >= ADDED_US;
             is_late.then_some((reach.target, present, best))
         })?;

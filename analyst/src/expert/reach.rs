@@ -63,7 +63,7 @@ pub(super) fn is_silent(view: &View<'_>, target: IpAddr) -> bool {
         return true;
     }
     let in_a_row: u32 = view
-        .backwards()
+        .read_anew(|pass| pass.reach.as_ref())
         .filter_map(|pass| ping(pass, target))
         .take_while(|ping| ping.received == 0)
         .map(|ping| ping.sent)

@@ -37,7 +37,9 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
     let drops = grown(older, newer).unwrap_or(0);
     let age = now.at.duration_since(before.at).as_secs();
     let seconds = u64::try_from(age).unwrap_or(0).max(1);
-    if drops < DROPS || drops * SECONDS_EACH < seconds {
+    let swallowed = swallowed(view);
+    let is_noise = drops < DROPS || drops * SECONDS_EACH < seconds;
+    if is_noise && swallowed.is_none() {
         examined.well.push(format!(
             "The reverse path filter dropped {drops} packets in {seconds} s"
         ));
@@ -48,7 +50,6 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         return examined;
     }
     let names = list(strict.iter().map(|link| &link.name));
-    let swallowed = swallowed(view);
     let severity = if swallowed.is_some() {
         Severity::Critical
     } else {

@@ -94,7 +94,8 @@ fn leads(view: &View<'_>, route: &Route) -> String {
     format!("{via}{dev}")
 }
 
-fn refused(view: &View<'_>, family: Family) -> Vec<(&'static str, Timestamp, IpAddr)> {
+/// Targets to which the kernel refused to send for want of a route.
+pub(super) fn refused(view: &View<'_>, family: Family) -> Vec<(&'static str, Timestamp, IpAddr)> {
     let now = view.now();
     let mut all: Vec<(&'static str, Timestamp, IpAddr)> = Vec::new();
     let unrouted = |address: IpAddr| {

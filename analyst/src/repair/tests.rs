@@ -214,7 +214,10 @@ fn every_script_asks_for_exactly_the_granted_operation() {
             "no_default_route",
             "route add default via 100.64.7.1 dev wan\n",
         ),
-        ("link_admin_down", "link set wan up\n"),
+        (
+            "link_admin_down",
+            "link set wan up\nroute replace default via 100.64.7.1 dev wan\n",
+        ),
         ("mtu_black_hole", "link set wan mtu 1412\n"),
         ("forwarding_off", "sysctl net.ipv4.ip_forward=1\n"),
         (

@@ -121,6 +121,13 @@ pub struct Expect {
     /// The verdict carries a proposal that mends it.
     #[serde(default)]
     pub repair: bool,
+    /// While the repair holds the kernel learns addresses and routes from advertisements; they outlive its rollback by
+    /// their lifetime.
+    #[serde(default)]
+    pub learns: bool,
+    /// What a person does once the repair is confirmed, as its finding says.
+    #[serde(default)]
+    pub after: Vec<Step>,
     /// Warnings that are right after the repair.
     #[serde(default)]
     pub leaves: Vec<Other>,
@@ -198,7 +205,9 @@ impl Scenario {
         if self.expect.is_some() && self.inject.is_empty() {
             bail!("a fault needs an injection");
         }
-        check_steps(self.setup.iter().chain(&self.inject).chain(&self.settle))
+        let after = self.expect.iter().flat_map(|expect| &expect.after);
+        let made = self.setup.iter().chain(&self.inject);
+        check_steps(made.chain(&self.settle).chain(after))
     }
 }
 

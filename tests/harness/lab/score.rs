@@ -102,8 +102,11 @@ impl Score {
                 "rollbacks to the same state",
                 format!("{} of {proposed}", self.rollbacks),
             ),
-            ("`aizen diagnose`, wall", spread(&self.walls)),
-            ("expert, processor time a case", spread(&self.cpus)),
+            ("time a case (`aizen diagnose`, wall)", spread(&self.walls)),
+            (
+                "expert a case (processor time, recorded evidence)",
+                spread(&self.cpus),
+            ),
         ];
         let mut table = String::from("| fault lab | result |\n| --- | --- |\n");
         for (what, result) in rows {
@@ -113,13 +116,22 @@ impl Score {
     }
 }
 
-/// `median 2.1 s, longest 9.6 s`.
+/// `median 2.1 s, p95 8.0 s, longest 9.6 s of 40`.
 fn spread(times: &[Duration]) -> String {
     let mut times = times.to_vec();
     times.sort();
-    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-    let longest = times.last().copied().unwrap_or_default();
-    format!("median {middle:.1?}, longest {longest:.1?}")
+    // The smallest that at least so many percent do not exceed.
+    let at = |percent: usize| {
+        let rank = (times.len() * percent).div_ceil(100).max(1);
+        times.get(rank - 1).copied().unwrap_or_default()
+    };
+    format!(
+        "median {:.1?}, p95 {:.1?}, longest {:.1?} of {}",
+        at(50),
+        at(95),
+        at(100),
+        times.len()
+    )
 }
 
 #[cfg(test)]
@@ -142,6 +154,16 @@ mod tests {
             error: None,
             verdict: None,
         }
+    }
+
+    #[test]
+    fn times_are_told_by_their_middle_and_their_end() {
+        let times: Vec<Duration> = (1..=100).map(Duration::from_secs).collect();
+        assert_eq!(
+            spread(&times),
+            "median 50.0s, p95 95.0s, longest 100.0s of 100"
+        );
+        assert_eq!(spread(&[]), "median 0.0ns, p95 0.0ns, longest 0.0ns of 0");
     }
 
     #[test]

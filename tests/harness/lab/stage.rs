@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::draw::Draw;
-use super::scenario::{self, Cable, HOME, Scenario, Step, Topology};
+use super::scenario::{self, Cable, Expect, HOME, Scenario, Step, Topology};
 use crate::cloud::Cloud;
 use crate::device::Device;
 use crate::disk;
@@ -19,7 +19,9 @@ use crate::program::Program;
 use crate::{packages, shell, wait};
 
 /// Longest time that a network takes to work, or a fault to show.
-const SETTLES: Duration = Duration::from_secs(20);
+const SETTLES: Duration = Duration::from_secs(60);
+/// The host with the cloud's address: of its own, or the one for all servers.
+const CLOUDS: [&str; 2] = ["cloud", "net"];
 /// The place that is no host.
 const OUTSIDE: &str = "outside";
 
@@ -82,25 +84,35 @@ impl Stage {
         self.settle(&scenario.settle)
     }
 
-    /// Starts the daemon and waits until it has looked twice.
+    /// Does what a person does once a repair is confirmed.
+    ///
+    /// # Errors
+    /// If a step fails; with the step.
+    pub fn follow_up(&mut self, expect: &Expect) -> Result<()> {
+        self.perform(&expect.after)
+    }
+
+    /// Starts the daemon, where it does not run yet, and waits until it has looked twice.
     ///
     /// # Errors
     /// If it does not.
     pub fn watch(&mut self) -> Result<()> {
-        self.device.start_daemon()?;
+        if self.cloud.is_none() {
+            self.device.start_daemon()?;
+        }
         self.device
             .wait_rounds()
             .with_context(|| self.device.said())
     }
 
-    /// Starts the cloud in the host of that name, enrols the device and starts its programs.
+    /// Starts the cloud in the host that has its address, enrols the device and starts its programs.
     ///
     /// # Errors
-    /// If a part does not come up, or the topology has no `cloud`.
+    /// If a part does not come up, or the topology has no such host.
     pub fn enrol(&mut self) -> Result<String> {
-        let netns = self
-            .hosts
-            .get("cloud")
+        let netns = CLOUDS
+            .iter()
+            .find_map(|host| self.hosts.get(*host))
             .context("this topology has no cloud")?;
         let (name, address) = (self.draw.value("cloud_name")?, self.draw.value("cloud")?);
         let cloud = Cloud::start_in(netns, self.folder.path(), name, address)?;
@@ -196,7 +208,7 @@ impl Stage {
         let mut program = Program::start(&name, &mut self.shell(&step.place, line)?, &log)?;
         let mut bound = |port: u16, files: &str| -> Result<()> {
             let wanted = format!(":{port:04X} ");
-            program.wait_ready(Duration::from_secs(10), || {
+            program.wait_ready(SETTLES, || {
                 let table = self.shell(&step.place, &format!("cat {files}"));
                 table
                     .and_then(|mut command| shell::run(&mut command))
@@ -268,7 +280,12 @@ impl Drop for Stage {
 
 impl Scenario {
     fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.setup.iter().chain(&self.inject).chain(&self.settle)
+        let after = self.expect.iter().flat_map(|expect| &expect.after);
+        self.setup
+            .iter()
+            .chain(&self.inject)
+            .chain(&self.settle)
+            .chain(after)
     }
 }
 

@@ -14,6 +14,37 @@ pub fn is_mended(expect: &Expect, verdict: &Verdict) -> bool {
     verdict.health != Health::Unknown && verdict.findings.iter().all(left)
 }
 
+/// A verdict without what is true of the machine that runs the lab: its processors and its memory serve every namespace,
+/// and whoever builds programs on it meanwhile.
+#[must_use]
+pub fn without_the_machine(mut verdict: Verdict) -> Verdict {
+    let of_the_machine = |finding: &Finding| OF_THE_MACHINE.contains(&finding.cause.0.as_str());
+    verdict.findings.retain(|finding| !of_the_machine(finding));
+    if verdict.health != Health::Unknown {
+        let worst = verdict
+            .findings
+            .iter()
+            .map(|finding| finding.severity)
+            .max();
+        verdict.health = match worst {
+            Some(Severity::Critical) => Health::Critical,
+            Some(Severity::Warning) => Health::Warning,
+            None => Health::Healthy,
+        };
+    }
+    verdict
+}
+
+/// No scenario that runs makes these.
+const OF_THE_MACHINE: [&str; 6] = [
+    "cpu_saturated",
+    "load_high",
+    "memory_exhausted",
+    "swap_thrashing",
+    "oom_kill",
+    "io_stall",
+];
+
 /// What a verdict was worth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
@@ -145,6 +176,8 @@ mod tests {
                 why: "it goes with the link".into(),
             }],
             repair: false,
+            learns: false,
+            after: Vec::new(),
             leaves: Vec::new(),
         }
     }
@@ -184,5 +217,15 @@ mod tests {
     fn any_finding_on_a_healthy_network_is_a_false_alarm() {
         assert!(Judged::healthy(&verdict(&[])).passed());
         assert!(!Judged::healthy(&verdict(&[("disk_full", "/")])).passed());
+    }
+
+    #[test]
+    fn what_the_labs_machine_suffers_from_is_no_finding_on_the_network() {
+        let busy = [("cpu_saturated", "processors"), ("oom_kill", "memory")];
+        let alone = without_the_machine(verdict(&busy));
+        assert!(Judged::healthy(&alone).passed());
+        let beside = without_the_machine(verdict(&[busy[1], ("link_down", "eth0")]));
+        assert!(Judged::fault(&expect(), &beside).passed());
+        assert_eq!(beside.health, Health::Critical);
     }
 }

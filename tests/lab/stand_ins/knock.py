@@ -1,4 +1,4 @@
-"""Connects again and again and keeps what it got: knock.py ADDRESS PORT PER_SECOND [UDP SIZE].
+"""Connects again and again and keeps what it got: knock.py ADDRESS PORT PER_SECOND [AT_MOST | UDP SIZE].
 
 With UDP it sends datagrams of that size instead.
 """
@@ -8,14 +8,15 @@ import time
 
 target, rate = (sys.argv[1], int(sys.argv[2])), float(sys.argv[3])
 kept = []
-stream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if len(sys.argv) > 4 else None
+stream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if len(sys.argv) > 5 else None
+most = int(sys.argv[4]) if len(sys.argv) == 5 else None
 while True:
     if stream:
         try:
             stream.sendto(b"x" * int(sys.argv[5]), target)
         except OSError:
             pass
-    else:
+    elif most is None or len(kept) < most:
         one = socket.socket()
         one.setblocking(False)
         one.connect_ex(target)

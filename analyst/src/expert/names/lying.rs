@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::case::View;
 use crate::expert::draft::{Draft, Examined, Layer};
+use crate::expert::portal;
 use crate::expert::unit::list;
 
 const NOERROR: u8 = 0;
@@ -22,12 +23,7 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
         return examined;
     };
     // A walled garden answers everything with itself until somebody logs in: that is a fault of its own.
-    if view
-        .now()
-        .portal
-        .as_ref()
-        .is_some_and(|portal| portal.value.status.is_some() && !portal.value.expected)
-    {
+    if portal::is_walled(view) {
         return examined;
     }
     let probes: &[DnsProbe] = &seen.value;

@@ -32,7 +32,7 @@ impl Recent {
             passes: 0,
         };
         let tallies = view
-            .backwards()
+            .read_anew(|pass| pass.dns.as_ref())
             .filter_map(|pass| question::tally(pass, resolver));
         for tally in tallies {
             recent.rtt_us.extend_from_slice(&tally.rtt_us);
