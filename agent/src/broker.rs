@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aizen_protocol::effect::ObjectChange;
-use aizen_protocol::package::manifest::Operation;
+use aizen_protocol::limit;
+use aizen_protocol::package::manifest::{FileOperation, NftOperation, Operation};
 use aizen_protocol::private::Prefix;
 
 use crate::rollback::FileError;
@@ -14,7 +15,9 @@ use crate::rollback::checkpoint::{Network, Scope};
 use crate::rollback::difference;
 use crate::rollback::inverse::{Inverse, UndoError};
 use crate::rollback::kernel::{Kernel, KernelError};
+use crate::rollback::nft::Tables;
 use crate::rollback::route::RouteKey;
+use crate::rollback::rule::RuleKey;
 use crate::rollback::sysctl::SysctlKey;
 
 mod address;
@@ -22,12 +25,16 @@ pub(crate) mod describe;
 mod file;
 pub mod grant;
 mod link;
+mod neighbour;
+mod nft;
 mod owner;
 mod route;
+mod rule;
 pub mod serve;
 mod sysctl;
 
 pub use grant::{GrantError, resolve_grants};
+pub use nft::NftTextError;
 pub use serve::{Answer, Served, pair, serve};
 
 use describe::Described;
@@ -38,6 +45,15 @@ use grant::Exact;
 pub struct World {
     /// `/`, or the folder of a shadow.
     pub root: PathBuf,
+}
+
+/// Most content that comes with an operation, bytes; none if none comes.
+pub(crate) fn content_of(operation: &Operation) -> Option<usize> {
+    match operation {
+        Operation::File(FileOperation::Write(_)) => Some(limit::FILE_CONTENT),
+        Operation::Nft(NftOperation::ReplaceTable(_)) => Some(limit::NFT_TABLE),
+        _ => None,
+    }
 }
 
 /// Why an operation was not done.
@@ -102,6 +118,17 @@ pub enum BrokerError {
         /// Where.
         dev: String,
     },
+    /// The rule is there.
+    #[error("rule add {0}: it exists already")]
+    RuleExists(RuleKey),
+    /// The rule is not there.
+    #[error("rule delete {key}: no such rule{near}")]
+    NoRule {
+        /// Which.
+        key: RuleKey,
+        /// Others of the same priority.
+        near: String,
+    },
     /// The interface is not there.
     #[error("cannot find device \"{0}\"")]
     NoDevice(String),
@@ -137,6 +164,14 @@ pub enum BrokerError {
     /// The file is not there.
     #[error("file delete {0}: no such file")]
     NoFile(String),
+    /// A table of nftables.
+    #[error("nft table {table}: {source}")]
+    Nft {
+        /// Which.
+        table: String,
+        /// Why not.
+        source: NftTextError,
+    },
     /// The state could not be read.
     #[error("{asked}: the state before can't be read: {source}")]
     Unread {
@@ -170,6 +205,9 @@ enum Act {
     Link(link::Act),
     Sysctl { key: SysctlKey, value: String },
     File(file::Act),
+    Rule(rule::Act),
+    Neighbour(neighbour::Act),
+    Nft(nft::Act),
 }
 
 impl Act {
@@ -178,11 +216,19 @@ impl Act {
             (Self::Route(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Address(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Link(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Rule(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Neighbour(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Nft(act), _) => Ok(act.run().await?),
             (Self::Sysctl { key, value }, _) => sysctl::write(key, value),
             (Self::File(act), _) => Ok(act.run().await?),
-            (Self::Route(_) | Self::Address(_) | Self::Link(_), None) => {
-                Err(KernelError::Closed(io::ErrorKind::NotConnected.into()).into())
-            }
+            (
+                Self::Route(_)
+                | Self::Address(_)
+                | Self::Link(_)
+                | Self::Rule(_)
+                | Self::Neighbour(_),
+                None,
+            ) => Err(KernelError::Closed(io::ErrorKind::NotConnected.into()).into()),
         }
     }
 }
@@ -248,7 +294,7 @@ pub(crate) async fn perform(
         asked: asked.clone(),
         source,
     };
-    let (kernel, before) = if matches!(exact, Exact::File { .. }) {
+    let (kernel, before) = if matches!(exact, Exact::File { .. } | Exact::Nft { .. }) {
         (None, Network::default())
     } else {
         let kernel = Kernel::open().map_err(unread)?;
@@ -280,8 +326,14 @@ pub(crate) async fn perform(
         Some(kernel) => Network::read(kernel).await.map_err(unread)?,
         None => Network::default(),
     };
+    // The act is done: what can't be read back now is told by the comparison at the end.
+    let tables = match &inverse {
+        Inverse::Nft { .. } => crate::rollback::nft::read().await.unwrap_or_default(),
+        _ => Tables::default(),
+    };
     let described = Described {
         world,
+        tables: &tables,
         after: &after,
         names: after.names(),
     };
@@ -325,5 +377,8 @@ async fn plan(
         Exact::File { write, path } => {
             file::plan(world, &grants.scope, &path, write.then_some(content))
         }
+        Exact::Nft { replace, table } => nft::plan(table, replace.then_some(content)).await,
+        Exact::Rule { verb, key } => rule::plan(before, verb, key),
+        Exact::Neighbour { address, dev, mac } => neighbour::plan(before, address, &dev, mac),
     }
 }

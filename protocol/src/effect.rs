@@ -17,6 +17,9 @@ pub enum ObjectKind {
     Address,
     Route,
     Sysctl,
+    Rule,
+    Neighbour,
+    Nft,
 }
 
 /// How long a change holds by itself.

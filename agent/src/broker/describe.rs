@@ -5,13 +5,15 @@ use aizen_protocol::id::Digest;
 use aizen_protocol::private::Text;
 
 use super::owner::{self, Owner};
-use super::{Act, World, file};
+use super::{Act, World, file, nft};
 use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::Difference;
 use crate::rollback::file::FileState;
 use crate::rollback::inverse::{Inverse, ObjectId};
 use crate::rollback::link::{LinkState, Names};
+use crate::rollback::nft::Tables;
 use crate::rollback::route::{RouteKey, RouteState};
+use crate::rollback::rule::RuleState;
 
 /// Objects that are shown of those that moved with one operation: a router with a full table loses a million.
 const MOVED: usize = 64;
@@ -19,6 +21,7 @@ const MOVED: usize = 64;
 /// The two states between which an operation was done.
 pub(super) struct Described<'a> {
     pub(super) world: &'a World,
+    pub(super) tables: &'a Tables,
     pub(super) after: &'a Network,
     pub(super) names: Names,
 }
@@ -59,17 +62,18 @@ impl Described<'_> {
                     &[format!("{key} = {after}")],
                 ),
                 back,
-                Owner {
-                    name: "kernel".to_owned(),
-                    lasts: Lasts::UntilReboot,
-                },
+                in_kernel(),
             ),
             Inverse::File { path, before, .. } => {
                 let after = match act {
                     Act::File(act) => &act.state,
-                    Act::Route(_) | Act::Address(_) | Act::Link(_) | Act::Sysctl { .. } => {
-                        &FileState::Absent
-                    }
+                    Act::Route(_)
+                    | Act::Address(_)
+                    | Act::Link(_)
+                    | Act::Rule(_)
+                    | Act::Neighbour(_)
+                    | Act::Nft(_)
+                    | Act::Sysctl { .. } => &FileState::Absent,
                 };
                 let text = file::diff(path, before, after);
                 change(
@@ -79,6 +83,34 @@ impl Described<'_> {
                     back,
                     owner::of_file(path, before),
                 )
+            }
+            Inverse::Nft { table, before, .. } => change(
+                ObjectKind::Nft,
+                table.clone(),
+                nft::diff(table, before.as_ref(), self.tables),
+                back,
+                owner::of_table(self.world, table),
+            ),
+            Inverse::Rule { key, before, .. } => {
+                let of = |rules: &[RuleState]| -> Vec<RuleState> {
+                    let same = rules.iter().filter(|r| r.key().as_ref() == Some(key));
+                    same.cloned().collect()
+                };
+                let text = lines(&of(before), &of(&self.after.rules));
+                change(ObjectKind::Rule, key.to_string(), text, back, in_kernel())
+            }
+            Inverse::Neighbour {
+                dev,
+                address,
+                before,
+                after,
+            } => {
+                let name = format!("{address} dev {dev}");
+                let text = match (before, after) {
+                    (None, None) => format!("- {name}, as it was learned\n"),
+                    (before, after) => lines(before.as_slice(), after.as_slice()),
+                };
+                change(ObjectKind::Neighbour, name, text, back, in_kernel())
             }
         }
     }
@@ -99,6 +131,7 @@ impl Described<'_> {
             | Difference::AddressOrder { .. }
             | Difference::Rule { .. }
             | Difference::Neighbour { .. }
+            | Difference::Nft { .. }
             | Difference::Sysctl { .. } => false,
         }
         };
@@ -152,10 +185,7 @@ impl Described<'_> {
         };
         let any = before.first().or(now.first());
         let owner = any.map(|route| owner::of_route(self.world, route, index(route)));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(
             ObjectKind::Route,
             key.to_string(),
@@ -176,10 +206,7 @@ impl Described<'_> {
             .map(|a| format!("{} dev {}", a.address, a.dev))
             .unwrap_or_default();
         let owner = any.map(|a| owner::of_address(self.world, a, self.names.index(&a.dev)));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(ObjectKind::Address, name, lines(before, now), back, owner)
     }
 
@@ -193,10 +220,7 @@ impl Described<'_> {
             )
         };
         let owner = owner::of_device(self.world, self.names.index(&before.name));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(
             ObjectKind::Link,
             before.name.clone(),
@@ -222,11 +246,16 @@ fn summary(rest: &[ObjectChange]) -> ObjectChange {
             Digest::of(all.as_bytes())
         ),
         "they come back with the rollback".to_owned(),
-        Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        },
+        in_kernel(),
     )
+}
+
+/// Nobody keeps it in a file.
+fn in_kernel() -> Owner {
+    Owner {
+        name: "kernel".to_owned(),
+        lasts: Lasts::UntilReboot,
+    }
 }
 
 fn lines<T: std::fmt::Display>(before: &[T], now: &[T]) -> String {

@@ -108,7 +108,7 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
         };
         return format!("{head}binary file\n- {}\n+ {}\n", sum(before), sum(after));
     };
-    if old.lines().count() + new.lines().count() > LINES {
+    if is_long(old, new) {
         return head + &coarse(&name(before), &name(after), old, new);
     }
     let diff = TextDiff::from_lines(old, new);
@@ -119,8 +119,13 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
         .to_string()
 }
 
+/// True if the shortest diff of the two is not worth its cost.
+pub(super) fn is_long(old: &str, new: &str) -> bool {
+    old.lines().count() + new.lines().count() > LINES
+}
+
 /// All between the first and the last line that differ, as one hunk: linear in the size.
-fn coarse(from: &str, to: &str, old: &str, new: &str) -> String {
+pub(super) fn coarse(from: &str, to: &str, old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let tail = old[head..]

@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aizen_protocol::package::manifest::{
-    Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, Operation, Route,
-    RouteOperation, Sysctl, SysctlOperation, Value,
+    Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, NeighbourOperation,
+    Operation, Route, RouteOperation, RuleOperation, Sysctl, SysctlOperation, Value,
 };
-use aizen_protocol::private::Prefix;
+use aizen_protocol::private::{Mac, Prefix};
 use aizen_protocol::reason::Reason;
 
 use crate::rollback::file::{self, FileError};
 use crate::rollback::route::{LOCAL, MAIN, RouteKey};
+use crate::rollback::rule::RuleKey;
 use crate::rollback::sysctl::{self, InvalidSysctl, SysctlKey};
+
+mod neighbour;
+mod nft;
+mod rule;
 
 /// Longest value of a kernel parameter, bytes.
 const SYSCTL_VALUE: usize = 1024;
@@ -28,6 +33,18 @@ pub enum GrantError {
     /// Neither an address nor a prefix.
     #[error("'{0}' is not an address or prefix")]
     NotAnAddress(String),
+    /// Not a hardware address of Ethernet.
+    #[error("'{0}' is not a hardware address")]
+    NotAMac(String),
+    /// Not a table of nftables.
+    #[error("'{0}' is not FAMILY NAME of an nft table")]
+    NotATable(String),
+    /// IPv4 and IPv6 in one rule.
+    #[error("rule {0}: its addresses are of IPv4 and of IPv6")]
+    RuleFamilies(u32),
+    /// A rule of the kernel's own.
+    #[error("rule {0}: the rules 0, 32766 and 32767 are the kernel's own")]
+    KernelRule(u32),
     /// IPv4 and IPv6 in one route.
     #[error("{dst} can't be reached via {via}: one is IPv4, the other IPv6")]
     Families {
@@ -97,6 +114,21 @@ pub(crate) enum Exact {
         write: bool,
         path: String,
     },
+    Rule {
+        verb: Verb,
+        key: RuleKey,
+    },
+    /// With a hardware address it is made permanent, without one it is removed.
+    Neighbour {
+        address: IpAddr,
+        dev: String,
+        mac: Option<Mac>,
+    },
+    /// `FAMILY NAME`, replaced or removed.
+    Nft {
+        replace: bool,
+        table: String,
+    },
 }
 
 /// The operations that a manifest grants: variables replaced by `values` (without `$`), in canonical form.
@@ -124,7 +156,12 @@ pub fn resolve_grants(
             }
         }
         let exact = Exact::try_from(&operation).map_err(|error| match error {
-            GrantError::NotAnAddress(_) | GrantError::Families { .. } if bound => {
+            GrantError::NotAnAddress(_)
+            | GrantError::NotAMac(_)
+            | GrantError::RuleFamilies(_)
+            | GrantError::Families { .. }
+                if bound =>
+            {
                 Reason::BindingMismatch
             }
             _ => Reason::MalformedPayload,
@@ -149,7 +186,16 @@ fn variables(operation: &mut Operation) -> Vec<&mut Value> {
         Operation::Address(AddressOperation::Add(address) | AddressOperation::Delete(address)) => {
             vec![&mut address.address]
         }
-        Operation::Link(_) | Operation::Sysctl(_) | Operation::File(_) => Vec::new(),
+        Operation::Rule(RuleOperation::Add(rule) | RuleOperation::Delete(rule)) => {
+            rule.from.iter_mut().chain(rule.to.as_mut()).collect()
+        }
+        Operation::Neighbour(NeighbourOperation::Replace(entry)) => {
+            vec![&mut entry.address, &mut entry.lladdr]
+        }
+        Operation::Neighbour(NeighbourOperation::Delete(entry)) => vec![&mut entry.address],
+        Operation::Link(_) | Operation::Sysctl(_) | Operation::File(_) | Operation::Nft(_) => {
+            Vec::new()
+        }
     }
 }
 
@@ -300,6 +346,10 @@ impl TryFrom<&Operation> for Exact {
                     path: path.clone(),
                 })
             }
+            Operation::Rule(RuleOperation::Add(rule)) => rule::exact(Verb::Add, rule),
+            Operation::Rule(RuleOperation::Delete(rule)) => rule::exact(Verb::Delete, rule),
+            Operation::Neighbour(operation) => neighbour::exact(operation),
+            Operation::Nft(operation) => nft::exact(operation),
         }
     }
 }
@@ -347,6 +397,9 @@ impl From<&Exact> for Operation {
             })),
             Exact::File { write: true, path } => Self::File(FileOperation::Write(path.clone())),
             Exact::File { write: false, path } => Self::File(FileOperation::Delete(path.clone())),
+            Exact::Rule { verb, key } => rule::operation(*verb, key),
+            Exact::Neighbour { address, dev, mac } => neighbour::operation(*address, dev, *mac),
+            Exact::Nft { replace, table } => nft::operation(*replace, table),
         }
     }
 }
@@ -382,6 +435,19 @@ impl std::fmt::Display for Exact {
             Self::Sysctl { key, value } => write!(f, "sysctl {key}={value}"),
             Self::File { write, path } => {
                 write!(f, "file {} {path}", if *write { "write" } else { "delete" })
+            }
+            Self::Nft { replace, table } => {
+                let verb = if *replace { "replace" } else { "delete" };
+                write!(f, "nft {verb}-table {table}")
+            }
+            Self::Rule { verb: v, key } => write!(f, "rule {} {key}", verb(v)),
+            Self::Neighbour {
+                address,
+                dev,
+                mac: Some(mac),
+            } => write!(f, "neighbour replace {address} lladdr {mac} dev {dev}"),
+            Self::Neighbour { address, dev, .. } => {
+                write!(f, "neighbour delete {address} dev {dev}")
             }
         }
     }

@@ -187,8 +187,8 @@ fn free(shared: &Shared, class: Class) -> Result<(), Refused> {
 fn reserve(shared: &Shared, grants: &[Operation]) -> Result<(), Refused> {
     let told = |error: &dyn std::fmt::Display, reason| Refused::because(reason, error.to_string());
     // Each file is journalled as it was before it is written.
-    let files = grants.iter().filter(|g| matches!(g, Operation::File(_)));
-    let needed = RESERVE + files.count() as u64 * RECORD as u64;
+    let large = |g: &&Operation| matches!(g, Operation::File(_) | Operation::Nft(_));
+    let needed = RESERVE + grants.iter().filter(large).count() as u64 * RECORD as u64;
     // The journal's records, and the snapshot beside them.
     shared.store.require_space(2 * needed).map_err(|error| {
         let reason = match &error {

@@ -21,6 +21,7 @@ use crate::broker::{self, World};
 use crate::rollback::checkpoint::{Network, Scope};
 use crate::rollback::file::{Place, Times};
 use crate::rollback::kernel::Kernel;
+use crate::rollback::nft;
 use crate::rollback::sysctl::{self, Pattern, SysctlKey};
 
 /// Longest request, bytes: a script of the largest size as JSON numbers, and all around it.
@@ -106,8 +107,14 @@ async fn look(scope: &Scope) -> io::Result<Original> {
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
+    let tables = if scope.tables() {
+        Some(nft::read().await.map_err(io::Error::other)?)
+    } else {
+        None
+    };
     Ok(Original {
         network,
+        tables,
         sysctls: sysctl::read_all(&patterns),
     })
 }

@@ -62,7 +62,7 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
     let ours = |dev: &str| devices.iter().any(|d| d == dev);
     match change.kind {
         ObjectKind::Link => ours(object),
-        ObjectKind::Address => object
+        ObjectKind::Address | ObjectKind::Neighbour => object
             .rsplit_once(" dev ")
             .is_some_and(|(_, dev)| ours(dev)),
         // Whatever the way is just now: traffic comes back to a default route.
@@ -71,6 +71,8 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
             let whole = object.contains(".all.") && object.ends_with("disable_ipv6");
             whole || key.dev().is_some_and(ours)
         }),
+        // A rule or a filter may send any packet another way.
+        ObjectKind::Rule | ObjectKind::Nft => true,
         ObjectKind::File => false,
     }
 }

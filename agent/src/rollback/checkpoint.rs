@@ -14,6 +14,7 @@ use super::file::{FileError, FileState, Place};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, LinkState, Names};
 use super::neighbour::{self, NeighbourState};
+use super::nft::{self, NftError, TableState, Tables};
 use super::route::{self, RouteState};
 use super::rule::{self, RuleState};
 use super::sysctl::{self, Pattern, SysctlKey};
@@ -29,6 +30,9 @@ pub enum CheckpointError {
     /// rtnetlink.
     #[error("the network's state can't be read: {0}")]
     Kernel(#[from] KernelError),
+    /// nftables.
+    #[error("the tables of nftables can't be read: {0}")]
+    Nft(#[from] NftError),
     /// A file that could not be put back.
     #[error(transparent)]
     File(#[from] FileError),
@@ -38,6 +42,8 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scope {
     network: bool,
+    #[serde(default)]
+    tables: bool,
     sysctls: BTreeSet<Pattern>,
     files: BTreeSet<String>,
 }
@@ -49,7 +55,10 @@ impl Scope {
         let mut scope = Self::default();
         for grant in grants {
             match Exact::try_from(grant)? {
-                Exact::Route { .. } | Exact::Address { .. } => scope.network = true,
+                Exact::Route { .. }
+                | Exact::Address { .. }
+                | Exact::Rule { .. }
+                | Exact::Neighbour { .. } => scope.network = true,
                 Exact::Link { dev, mtu, .. } => {
                     scope.network = true;
                     if mtu.is_some() {
@@ -60,6 +69,7 @@ impl Scope {
                     scope.network = true;
                     scope.sysctls.extend(key.moves());
                 }
+                Exact::Nft { .. } => scope.tables = true,
                 Exact::File { path, .. } => {
                     scope.files.insert(path);
                 }
@@ -70,6 +80,11 @@ impl Scope {
 
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.sysctls.iter()
+    }
+
+    /// True if it looks at nftables.
+    pub(crate) fn tables(&self) -> bool {
+        self.tables
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &String> {
@@ -141,6 +156,8 @@ impl Network {
 pub struct Checkpoint {
     pub(crate) scope: Scope,
     pub(crate) network: Option<Network>,
+    #[serde(default)]
+    pub(crate) tables: Option<Tables>,
     pub(crate) sysctls: BTreeMap<SysctlKey, String>,
     pub(crate) files: BTreeMap<String, FileState>,
 }
@@ -164,6 +181,7 @@ impl Checkpoint {
                 ..Scope::default()
             },
             network: None,
+            tables: None,
             sysctls: BTreeMap::new(),
             files: self.files.clone(),
         }
@@ -180,6 +198,11 @@ impl Checkpoint {
         } else {
             None
         };
+        let tables = if scope.tables {
+            Some(nft::read().await?)
+        } else {
+            None
+        };
         let patterns: Vec<Pattern> = scope.sysctls.iter().cloned().collect();
         let mut files = BTreeMap::new();
         for path in &scope.files {
@@ -191,6 +214,7 @@ impl Checkpoint {
         }
         Ok(Self {
             network,
+            tables,
             sysctls: sysctl::read_all(&patterns),
             files,
             scope,
@@ -203,6 +227,14 @@ impl Checkpoint {
         let canonical = Self {
             scope: self.scope.clone(),
             network: self.network.as_ref().map(Network::canonical),
+            tables: self.tables.as_ref().map(|tables| {
+                let plain = |state: &TableState| TableState {
+                    text: String::new(),
+                    ..state.clone()
+                };
+                let pair = |(name, state): (&String, &TableState)| (name.clone(), plain(state));
+                tables.iter().map(pair).collect()
+            }),
             sysctls: self.sysctls.clone(),
             files: self
                 .files

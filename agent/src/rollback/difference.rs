@@ -8,6 +8,7 @@ use super::checkpoint::{Checkpoint, Network};
 use super::file::FileState;
 use super::link::LinkState;
 use super::neighbour::NeighbourState;
+use super::nft::TableState;
 use super::route::{RouteKey, RouteState};
 use super::rule::RuleState;
 use super::sysctl::SysctlKey;
@@ -51,6 +52,11 @@ pub(crate) enum Difference {
         key: SysctlKey,
         before: Option<String>,
         now: Option<String>,
+    },
+    Nft {
+        table: String,
+        before: Option<TableState>,
+        now: Option<TableState>,
     },
 }
 
@@ -109,6 +115,12 @@ impl fmt::Display for Difference {
                     .unwrap_or_default();
                 pair(f, &name, before.as_slice(), now.as_slice())
             }
+            Self::Nft { table, before, now } => pair(
+                f,
+                &format!("nft table {table}"),
+                before.as_slice(),
+                now.as_slice(),
+            ),
             Self::Sysctl { key, before, now } => {
                 pair(f, &key.to_string(), before.as_slice(), now.as_slice())
             }
@@ -117,7 +129,7 @@ impl fmt::Display for Difference {
 }
 
 /// All differences, in the order in which they are repaired: files, links, addresses, rules, routes, neighbours,
-/// parameters.
+/// parameters, filters.
 pub(crate) fn between(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> {
     let mut found = Vec::new();
     let none = FileState::Absent;
@@ -147,6 +159,18 @@ pub(crate) fn between(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> 
                 before: states.0.cloned(),
                 now: states.1.cloned(),
             });
+        }
+    }
+    if let (Some(old), Some(new)) = (&before.tables, &now.tables) {
+        for table in keys(old, new) {
+            let states = (old.get(table), new.get(table));
+            if states.0.map(|s| &s.plain) != states.1.map(|s| &s.plain) {
+                found.push(Difference::Nft {
+                    table: table.clone(),
+                    before: states.0.cloned(),
+                    now: states.1.cloned(),
+                });
+            }
         }
     }
     found

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use aizen_protocol::id::Digest;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,10 @@ use super::checkpoint::{Network, Scope};
 use super::file::{FileError, FileState, Times};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, LinkState};
+use super::neighbour::{self, NeighbourState};
+use super::nft::{self, NftError, TableState};
 use super::route::{self, RouteKey, RouteState};
+use super::rule::{self, RuleKey, RuleState};
 use super::sysctl::{self, SysctlKey};
 use crate::broker::World;
 
@@ -60,6 +64,35 @@ pub enum Inverse {
         /// SHA-256 of the content that the operation gives it; none if it removes it.
         after: Option<Digest>,
     },
+    /// A policy rule.
+    Rule {
+        /// Which.
+        key: RuleKey,
+        /// All of its family and priority, in order.
+        before: Vec<RuleState>,
+        /// True if the operation leaves it there.
+        after: bool,
+    },
+    /// A table of nftables.
+    Nft {
+        /// `FAMILY NAME`.
+        table: String,
+        /// What was there.
+        before: Option<TableState>,
+        /// Digest of what the operation leaves there, as listed; none if that can't be known before.
+        after: Option<Digest>,
+    },
+    /// A permanent entry of the neighbour table.
+    Neighbour {
+        /// Interface.
+        dev: String,
+        /// Whose.
+        address: IpAddr,
+        /// What was there.
+        before: Option<NeighbourState>,
+        /// What the operation leaves there.
+        after: Option<NeighbourState>,
+    },
 }
 
 /// Why something could not be undone.
@@ -71,6 +104,9 @@ pub enum UndoError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// nftables.
+    #[error(transparent)]
+    Nft(#[from] NftError),
     /// A kernel parameter.
     #[error("{key}: {source}")]
     Sysctl {
@@ -89,6 +125,9 @@ pub(crate) enum ObjectId {
     Link(String),
     Sysctl(SysctlKey),
     File(String),
+    Rule(RuleKey),
+    Neighbour(String, IpAddr),
+    Nft(String),
 }
 
 impl Inverse {
@@ -104,6 +143,9 @@ impl Inverse {
             Self::Link { before, .. } => ObjectId::Link(before.name.clone()),
             Self::Sysctl { key, .. } => ObjectId::Sysctl(key.clone()),
             Self::File { path, .. } => ObjectId::File(path.clone()),
+            Self::Rule { key, .. } => ObjectId::Rule(key.clone()),
+            Self::Nft { table, .. } => ObjectId::Nft(table.clone()),
+            Self::Neighbour { dev, address, .. } => ObjectId::Neighbour(dev.clone(), *address),
         }
     }
 
@@ -124,6 +166,13 @@ impl Inverse {
                 before.clone_from(first)
             }
             (Self::File { before, .. }, Self::File { before: first, .. }) => {
+                before.clone_from(first)
+            }
+            (Self::Nft { before, .. }, Self::Nft { before: first, .. }) => before.clone_from(first),
+            (Self::Rule { before, .. }, Self::Rule { before: first, .. }) => {
+                before.clone_from(first)
+            }
+            (Self::Neighbour { before, .. }, Self::Neighbour { before: first, .. }) => {
                 before.clone_from(first)
             }
             // Two operations are joined only if their objects are the same, so their kinds are.
@@ -183,11 +232,54 @@ impl Inverse {
                     .ok_or_else(gone)?;
                 Ok(link::restore(kernel, &network.names(), before, now).await?)
             }
-            (Self::Route { .. } | Self::Address { .. } | Self::Link { .. }, None) => {
-                Box::pin(self.undo(world, scope, Some(&Kernel::open()?))).await
+            (Self::Nft { table, before, .. }, _) => Ok(put_table(table, before.as_ref()).await?),
+            (Self::Rule { key, before, .. }, Some(kernel)) => {
+                Ok(rule::restore(kernel, key, before).await?)
             }
+            (
+                Self::Neighbour {
+                    dev,
+                    address,
+                    before,
+                    ..
+                },
+                Some(kernel),
+            ) => {
+                let network = Network::read(kernel).await?;
+                let now = network
+                    .neighbours
+                    .iter()
+                    .find(|n| n.is_entry(dev, *address));
+                match (before, now) {
+                    (Some(before), now) if now != Some(before) => {
+                        Ok(neighbour::put(kernel, &network.names(), before).await?)
+                    }
+                    (None, Some(now)) => {
+                        Ok(neighbour::remove(kernel, &network.names(), now).await?)
+                    }
+                    (Some(_) | None, _) => Ok(()),
+                }
+            }
+            (
+                Self::Route { .. }
+                | Self::Address { .. }
+                | Self::Link { .. }
+                | Self::Rule { .. }
+                | Self::Neighbour { .. },
+                None,
+            ) => Box::pin(self.undo(world, scope, Some(&Kernel::open()?))).await,
         }
     }
+}
+
+/// Makes a table what it was, unless it is.
+pub(crate) async fn put_table(table: &str, before: Option<&TableState>) -> Result<(), NftError> {
+    let now = nft::read().await?;
+    let plain = |state: &TableState| state.plain.clone();
+    if now.get(table).map(plain) == before.map(plain) {
+        return Ok(());
+    }
+    nft::put(table, before.map(|b| b.text.as_str())).await
 }
 
 /// Writes a parameter unless it has the value.
@@ -275,6 +367,26 @@ impl fmt::Display for Inverse {
                 ..
             } => write!(f, "file delete {path}"),
             Self::File { path, before, .. } => write!(f, "file put back {path}: {before}"),
+            Self::Nft {
+                table,
+                before: Some(before),
+                ..
+            } => write!(f, "nft replace-table {table} by its {before}"),
+            Self::Nft { table, .. } => write!(f, "nft delete-table {table}"),
+            Self::Rule { key, after, .. } => {
+                write!(f, "rule {} {key}", if *after { "delete" } else { "add" })
+            }
+            Self::Neighbour {
+                before: Some(before),
+                ..
+            } => write!(f, "neighbour replace {before}"),
+            Self::Neighbour {
+                dev,
+                address,
+                after: Some(_),
+                ..
+            } => write!(f, "neighbour delete {address} dev {dev}"),
+            Self::Neighbour { .. } => f.write_str("the kernel learns it anew"),
         }
     }
 }

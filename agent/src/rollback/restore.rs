@@ -8,11 +8,13 @@ use aizen_protocol::private::Text;
 use super::address::{self, AddressState};
 use super::checkpoint::{Checkpoint, Scope};
 use super::difference::Difference;
-use super::inverse::{Inverse, UndoError, put_file, write_sysctl};
+use super::inverse::{Inverse, UndoError, put_file, put_table, write_sysctl};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, Names};
-use super::neighbour;
+use super::neighbour::{self, NeighbourState};
+use super::nft::{self, TableState};
 use super::route::{self, RouteKey, RouteState};
+use super::rule::{self, RuleState};
 use super::touched::Touched;
 use crate::broker::World;
 
@@ -45,9 +47,12 @@ pub struct Restored {
 pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse]) -> Restored {
     let held = |inverse: &&Inverse| match inverse {
         Inverse::File { .. } => true,
+        Inverse::Nft { .. } => checkpoint.tables.is_some(),
         Inverse::Route { .. }
         | Inverse::Address { .. }
         | Inverse::Link { .. }
+        | Inverse::Rule { .. }
+        | Inverse::Neighbour { .. }
         | Inverse::Sysctl { .. } => checkpoint.network.is_some(),
     };
     let inverses: Vec<Inverse> = inverses.iter().filter(held).cloned().collect();
@@ -153,6 +158,11 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
                 before,
                 after,
             } => knows_file(now, path, before, after.as_ref()),
+            Inverse::Nft {
+                table,
+                before,
+                after,
+            } => knows_table(now, table, before.as_ref(), after.as_ref()),
             _ => true,
         };
     };
@@ -185,7 +195,42 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
             before,
             after,
         } => knows_file(now, path, before, after.as_ref()),
+        Inverse::Nft {
+            table,
+            before,
+            after,
+        } => knows_table(now, table, before.as_ref(), after.as_ref()),
+        Inverse::Rule { key, before, after } => {
+            let has = |rules: &[RuleState]| rules.iter().any(|r| r.key().as_ref() == Some(key));
+            let present = has(&network.rules);
+            present == has(before) || present == *after
+        }
+        Inverse::Neighbour {
+            dev,
+            address,
+            before,
+            after,
+        } => {
+            let is = |n: &&NeighbourState| n.is_entry(dev, *address);
+            let entry = network.neighbours.iter().find(is);
+            // A link that goes down loses them.
+            let lost = entry.is_none() && touched.down.contains(dev);
+            lost || entry == before.as_ref() || entry == after.as_ref()
+        }
     }
+}
+
+fn knows_table(
+    now: &Checkpoint,
+    table: &str,
+    before: Option<&TableState>,
+    after: Option<&aizen_protocol::id::Digest>,
+) -> bool {
+    let state = now.tables.iter().find_map(|tables| tables.get(table));
+    let plain = |state: &TableState| state.plain.clone();
+    let (state, before) = (state.map(plain), before.map(plain));
+    // What the operation leaves is not always known; then nobody is accused.
+    state == before || after.is_none_or(|after| nft::digest(state.as_deref()) == *after)
 }
 
 fn knows_file(
@@ -360,11 +405,28 @@ impl Pass<'_> {
                 let (kernel, names) = self.door().await?;
                 Ok(neighbour::put(kernel, names, before).await?)
             }
-            // Nothing here makes or removes links and rules, and a parameter goes and comes with its interface.
+            Difference::Nft { table, before, .. } => Ok(put_table(table, before.as_ref()).await?),
+            Difference::Neighbour {
+                before: None,
+                now: Some(now),
+            } => {
+                let (kernel, names) = self.door().await?;
+                Ok(neighbour::remove(kernel, names, now).await?)
+            }
+            Difference::Rule { rule, before } => {
+                let (kernel, _) = self.door().await?;
+                match before {
+                    true => Ok(rule::add(kernel, rule).await?),
+                    false => Ok(rule::remove(kernel, rule).await?),
+                }
+            }
+            // Nothing here makes or removes links, and a parameter goes and comes with its interface.
             Difference::Link { .. }
             | Difference::AddressOrder { .. }
-            | Difference::Rule { .. }
-            | Difference::Neighbour { before: None, .. }
+            | Difference::Neighbour {
+                before: None,
+                now: None,
+            }
             | Difference::Sysctl { before: None, .. } => Ok(()),
         }
     }

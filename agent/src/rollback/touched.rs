@@ -8,6 +8,7 @@ use super::checkpoint::Network;
 use super::difference::Difference;
 use super::inverse::{Inverse, ObjectId};
 use super::link::LinkState;
+use super::neighbour::NeighbourState;
 use super::route::RouteState;
 use super::sysctl::SysctlKey;
 
@@ -53,7 +54,11 @@ impl Touched {
                 Inverse::Sysctl { key, .. } => {
                     touched.keys.insert(key.clone());
                 }
-                Inverse::Route { .. } | Inverse::File { .. } => {}
+                Inverse::Route { .. }
+                | Inverse::File { .. }
+                | Inverse::Rule { .. }
+                | Inverse::Nft { .. }
+                | Inverse::Neighbour { .. } => {}
             }
         }
         touched
@@ -94,12 +99,21 @@ impl Touched {
                 self.has(&ObjectId::Route(key.clone()))
                     || before.iter().any(|r| self.explains_route(r))
             }
+            Difference::Nft { table, .. } => self.has(&ObjectId::Nft(table.clone())),
+            Difference::Rule { rule, .. } => {
+                rule.key().is_some_and(|key| self.has(&ObjectId::Rule(key)))
+            }
+            Difference::Neighbour {
+                before: None,
+                now: Some(entry),
+            } => self.has_neighbour(entry),
             Difference::Neighbour {
                 before: Some(entry),
                 ..
             } => {
                 // The last IPv4 address takes the ARP table with it (`arp_ifdown`).
-                self.down.contains(&entry.dev)
+                self.has_neighbour(entry)
+                    || self.down.contains(&entry.dev)
                     || (entry.address.is_ipv4() && self.unaddressed.contains(&entry.dev))
                     || (entry.address.is_ipv6() && self.by_ipv6_key(&entry.dev))
             }
@@ -115,9 +129,16 @@ impl Touched {
                 before: None,
                 now: None,
             }
-            | Difference::Rule { .. }
-            | Difference::Neighbour { before: None, .. } => false,
+            | Difference::Neighbour {
+                before: None,
+                now: None,
+            } => false,
         }
+    }
+
+    fn has_neighbour(&self, entry: &NeighbourState) -> bool {
+        let name = ObjectId::Neighbour(entry.dev.clone(), entry.address);
+        entry.is_entry(&entry.dev, entry.address) && self.has(&name)
     }
 
     fn has(&self, object: &ObjectId) -> bool {

@@ -243,7 +243,7 @@ fn what_a_script_is_denied_it_hears_and_nothing_happens() {
             output.contains("change: file write /etc/shadow: not granted"),
             "{output}"
         );
-        assert!(output.contains("change: unknown object 'reboot': route, address, link, sysctl or file\nusage: change"), "{output}");
+        assert!(output.contains("change: unknown object 'reboot': route, address, link, rule, neighbour, nft, sysctl or file\nusage: change"), "{output}");
         assert!(output.ends_with("exit 2\n"), "{output}");
         assert_eq!(
             (served.changes.len(), served.denied.len(), inverses.len()),

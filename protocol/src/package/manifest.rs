@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::limit;
 
+pub use super::operation::{
+    Neighbour, NeighbourName, NeighbourOperation, NftOperation, NftTable, Rule, RuleOperation,
+};
+
 /// How much a script may touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,6 +67,12 @@ pub enum Operation {
     Sysctl(SysctlOperation),
     /// A regular file.
     File(FileOperation),
+    /// A policy rule.
+    Rule(RuleOperation),
+    /// An entry of the neighbour table.
+    Neighbour(NeighbourOperation),
+    /// A table of nftables.
+    Nft(NftOperation),
 }
 
 /// What is done to a route.
@@ -279,7 +289,7 @@ impl Manifest {
             && (self.class != Class::Diagnose || self.operations.is_empty())
     }
 
-    /// The least risk that the operations have whatever the device: links, addresses, routes and `net.*` parameters
+    /// The least risk that the operations have whatever the device: links, addresses, routes, rules, neighbours, filters and `net.*` parameters
     /// can cut it off; a file alone can not before something reads it.
     #[must_use]
     pub fn risk(&self) -> Risk {
@@ -289,7 +299,12 @@ impl Manifest {
                 Risk::Low
             }
             Operation::Sysctl(_) => Risk::Medium,
-            Operation::Route(_) | Operation::Address(_) | Operation::Link(_) => Risk::High,
+            Operation::Route(_)
+            | Operation::Address(_)
+            | Operation::Link(_)
+            | Operation::Rule(_)
+            | Operation::Neighbour(_)
+            | Operation::Nft(_) => Risk::High,
         };
         let computed = match self.class {
             Class::Diagnose => Risk::None,
