@@ -17,8 +17,9 @@ use crate::rollback::inverse::{Inverse, UndoError};
 use crate::rollback::kernel::{Kernel, KernelError};
 use crate::rollback::nft::Tables;
 use crate::rollback::route::RouteKey;
-use crate::rollback::rule::RuleKey;
+use crate::rollback::service::{Recorded, ServiceError};
 use crate::rollback::sysctl::SysctlKey;
+use crate::rollback::wireguard::WireguardError;
 
 mod address;
 pub(crate) mod describe;
@@ -31,11 +32,16 @@ mod owner;
 mod route;
 mod rule;
 pub mod serve;
+mod service;
 mod sysctl;
+mod uci;
+mod wireguard;
 
 pub use grant::{GrantError, resolve_grants};
 pub use nft::NftTextError;
 pub use serve::{Answer, Served, pair, serve};
+pub use uci::UciChangeError;
+pub(crate) use uci::path as uci_path;
 
 use describe::Described;
 use grant::Exact;
@@ -45,6 +51,29 @@ use grant::Exact;
 pub struct World {
     /// `/`, or the folder of a shadow.
     pub root: PathBuf,
+    recorded: Option<Recorded>,
+}
+
+impl World {
+    /// The device whose files are below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            recorded: None,
+        }
+    }
+
+    /// A shadow of it: what would be done to services is recorded there, not done.
+    pub(crate) fn shadow(root: PathBuf, services: Recorded) -> Self {
+        Self {
+            root,
+            recorded: Some(services),
+        }
+    }
+
+    pub(crate) fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
+    }
 }
 
 /// Most content that comes with an operation, bytes; none if none comes.
@@ -120,12 +149,12 @@ pub enum BrokerError {
     },
     /// The rule is there.
     #[error("rule add {0}: it exists already")]
-    RuleExists(RuleKey),
+    RuleExists(String),
     /// The rule is not there.
-    #[error("rule delete {key}: no such rule{near}")]
+    #[error("rule delete {rule}: no such rule{near}")]
     NoRule {
         /// Which.
-        key: RuleKey,
+        rule: String,
         /// Others of the same priority.
         near: String,
     },
@@ -172,6 +201,30 @@ pub enum BrokerError {
         /// Why not.
         source: NftTextError,
     },
+    /// A service.
+    #[error("{asked}: {source}")]
+    Service {
+        /// The operation.
+        asked: String,
+        /// Why not.
+        source: ServiceError,
+    },
+    /// A peer of WireGuard.
+    #[error("{asked}: {source}")]
+    Wireguard {
+        /// The operation.
+        asked: String,
+        /// Why not.
+        source: WireguardError,
+    },
+    /// Configuration of OpenWrt.
+    #[error("uci {key}: {source}")]
+    Uci {
+        /// Which key.
+        key: String,
+        /// Why not.
+        source: UciChangeError,
+    },
     /// The state could not be read.
     #[error("{asked}: the state before can't be read: {source}")]
     Unread {
@@ -208,6 +261,9 @@ enum Act {
     Rule(rule::Act),
     Neighbour(neighbour::Act),
     Nft(nft::Act),
+    Service(service::Act),
+    Uci(uci::Act),
+    Wireguard(wireguard::Act),
 }
 
 impl Act {
@@ -219,6 +275,9 @@ impl Act {
             (Self::Rule(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Neighbour(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Nft(act), _) => Ok(act.run().await?),
+            (Self::Service(act), _) => Ok(act.run().await?),
+            (Self::Wireguard(act), _) => Ok(act.run().await?),
+            (Self::Uci(act), _) => act.run().await,
             (Self::Sysctl { key, value }, _) => sysctl::write(key, value),
             (Self::File(act), _) => Ok(act.run().await?),
             (
@@ -294,7 +353,7 @@ pub(crate) async fn perform(
         asked: asked.clone(),
         source,
     };
-    let (kernel, before) = if matches!(exact, Exact::File { .. } | Exact::Nft { .. }) {
+    let (kernel, before) = if !exact.is_of_the_network() {
         (None, Network::default())
     } else {
         let kernel = Kernel::open().map_err(unread)?;
@@ -343,8 +402,12 @@ pub(crate) async fn perform(
         0 => String::new(),
         n => format!("; {n} more changed with it"),
     };
+    let until = match &inverse {
+        Inverse::Uci { .. } => "; kept in the configuration, not applied until reload",
+        _ => "",
+    };
     Ok(Done {
-        sentence: format!("{asked}: done{moved} (back: {inverse})"),
+        sentence: format!("{asked}: done{moved}{until} (back: {inverse})"),
         changes,
     })
 }
@@ -378,6 +441,10 @@ async fn plan(
             file::plan(world, &grants.scope, &path, write.then_some(content))
         }
         Exact::Nft { replace, table } => nft::plan(table, replace.then_some(content)).await,
+        Exact::Service { deed, name } => service::plan(world, name, deed).await,
+        Exact::Uci { key, edit } => uci::plan(world, &grants.scope, key, &edit),
+        Exact::Wireguard { dev, key, set } => wireguard::plan(world, dev, key, set).await,
+        Exact::UciReload { package } => uci::plan_reload(world, package),
         Exact::Rule { verb, key } => rule::plan(before, verb, key),
         Exact::Neighbour { address, dev, mac } => neighbour::plan(before, address, &dev, mac),
     }

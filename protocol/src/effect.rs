@@ -20,6 +20,9 @@ pub enum ObjectKind {
     Rule,
     Neighbour,
     Nft,
+    Service,
+    Uci,
+    Wireguard,
 }
 
 /// How long a change holds by itself.

@@ -5,15 +5,17 @@ use aizen_protocol::id::Digest;
 use aizen_protocol::private::Text;
 
 use super::owner::{self, Owner};
-use super::{Act, World, file, nft};
+use super::{Act, World, file, nft, service, uci};
+use crate::rollback;
 use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::Difference;
 use crate::rollback::file::FileState;
 use crate::rollback::inverse::{Inverse, ObjectId};
 use crate::rollback::link::{LinkState, Names};
+use crate::rollback::neighbour::NeighbourState;
 use crate::rollback::nft::Tables;
 use crate::rollback::route::{RouteKey, RouteState};
-use crate::rollback::rule::RuleState;
+use crate::rollback::rule::{RuleKey, RuleState};
 
 /// Objects that are shown of those that moved with one operation: a router with a full table loses a million.
 const MOVED: usize = 64;
@@ -65,16 +67,7 @@ impl Described<'_> {
                 in_kernel(),
             ),
             Inverse::File { path, before, .. } => {
-                let after = match act {
-                    Act::File(act) => &act.state,
-                    Act::Route(_)
-                    | Act::Address(_)
-                    | Act::Link(_)
-                    | Act::Rule(_)
-                    | Act::Neighbour(_)
-                    | Act::Nft(_)
-                    | Act::Sysctl { .. } => &FileState::Absent,
-                };
+                let after = left_by(act);
                 let text = file::diff(path, before, after);
                 change(
                     ObjectKind::File,
@@ -91,14 +84,40 @@ impl Described<'_> {
                 back,
                 owner::of_table(self.world, table),
             ),
-            Inverse::Rule { key, before, .. } => {
-                let of = |rules: &[RuleState]| -> Vec<RuleState> {
-                    let same = rules.iter().filter(|r| r.key().as_ref() == Some(key));
-                    same.cloned().collect()
-                };
-                let text = lines(&of(before), &of(&self.after.rules));
-                change(ObjectKind::Rule, key.to_string(), text, back, in_kernel())
-            }
+            Inverse::Service { name, deed, before } => change(
+                ObjectKind::Service,
+                name.clone(),
+                service::diff(name, *deed, *before),
+                back,
+                by(rollback::service::owner(self.world), Lasts::UntilReboot),
+            ),
+            Inverse::Peer {
+                dev,
+                key,
+                before,
+                after,
+            } => change(
+                ObjectKind::Wireguard,
+                format!("{dev} peer {key}"),
+                lines(before.as_slice(), after.as_slice()),
+                back,
+                in_kernel(),
+            ),
+            Inverse::Uci { keys, .. } => change(
+                ObjectKind::Uci,
+                keys.first().map(|k| k.key.to_string()).unwrap_or_default(),
+                uci::diff(keys),
+                back,
+                by("uci", Lasts::ForGood),
+            ),
+            Inverse::UciReload { package } => change(
+                ObjectKind::Service,
+                format!("reload of {package}"),
+                format!("+ services of {package} read their configuration again\n"),
+                back,
+                by("procd", Lasts::UntilReboot),
+            ),
+            Inverse::Rule { key, before, .. } => self.rule(key, before, back),
             Inverse::Neighbour {
                 dev,
                 address,
@@ -106,13 +125,18 @@ impl Described<'_> {
                 after,
             } => {
                 let name = format!("{address} dev {dev}");
-                let text = match (before, after) {
-                    (None, None) => format!("- {name}, as it was learned\n"),
-                    (before, after) => lines(before.as_slice(), after.as_slice()),
-                };
-                change(ObjectKind::Neighbour, name, text, back, in_kernel())
+                neighbour(name, before.as_ref(), after.as_ref(), back)
             }
         }
+    }
+
+    fn rule(&self, key: &RuleKey, before: &[RuleState], back: String) -> ObjectChange {
+        let of = |rules: &[RuleState]| -> Vec<RuleState> {
+            let same = rules.iter().filter(|r| r.key().as_ref() == Some(key));
+            same.cloned().collect()
+        };
+        let text = lines(&of(before), &of(&self.after.rules));
+        change(ObjectKind::Rule, key.to_string(), text, back, in_kernel())
     }
 
     /// What moved with it, save what the kernel makes and takes by itself whenever a link or an address does.
@@ -132,6 +156,8 @@ impl Described<'_> {
             | Difference::Rule { .. }
             | Difference::Neighbour { .. }
             | Difference::Nft { .. }
+            | Difference::Service { .. }
+            | Difference::Peer { .. }
             | Difference::Sysctl { .. } => false,
         }
         };
@@ -231,6 +257,36 @@ impl Described<'_> {
     }
 }
 
+/// What an operation on a file leaves there.
+fn left_by(act: &Act) -> &FileState {
+    match act {
+        Act::File(act) => &act.state,
+        Act::Route(_)
+        | Act::Address(_)
+        | Act::Link(_)
+        | Act::Rule(_)
+        | Act::Neighbour(_)
+        | Act::Nft(_)
+        | Act::Service(_)
+        | Act::Wireguard(_)
+        | Act::Uci(_)
+        | Act::Sysctl { .. } => &FileState::Absent,
+    }
+}
+
+fn neighbour(
+    name: String,
+    before: Option<&NeighbourState>,
+    after: Option<&NeighbourState>,
+    back: String,
+) -> ObjectChange {
+    let text = match (before, after) {
+        (None, None) => format!("- {name}, as it was learned\n"),
+        (before, after) => lines(before.as_slice(), after.as_slice()),
+    };
+    change(ObjectKind::Neighbour, name, text, back, in_kernel())
+}
+
 /// Many objects as one: how many, and a checksum that another set of them would not have.
 fn summary(rest: &[ObjectChange]) -> ObjectChange {
     let all: String = rest
@@ -252,9 +308,13 @@ fn summary(rest: &[ObjectChange]) -> ObjectChange {
 
 /// Nobody keeps it in a file.
 fn in_kernel() -> Owner {
+    by("kernel", Lasts::UntilReboot)
+}
+
+fn by(name: &str, lasts: Lasts) -> Owner {
     Owner {
-        name: "kernel".to_owned(),
-        lasts: Lasts::UntilReboot,
+        name: name.to_owned(),
+        lasts,
     }
 }
 

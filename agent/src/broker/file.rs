@@ -21,6 +21,13 @@ pub(super) struct Act {
 }
 
 impl Act {
+    pub(super) fn new(place: Place, state: FileState) -> Self {
+        Self {
+            place: std::sync::Arc::new(place),
+            state,
+        }
+    }
+
     pub(super) async fn run(&self) -> Result<(), FileError> {
         let (place, state) = (self.place.clone(), self.state.clone());
         // Flash may take a second for a sync.
@@ -66,10 +73,7 @@ pub(super) fn plan(
         before,
         after,
     };
-    let act = Act {
-        place: std::sync::Arc::new(place),
-        state,
-    };
+    let act = Act::new(place, state);
     Ok(Some(Plan {
         inverse,
         act: super::Act::File(act),

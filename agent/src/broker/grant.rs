@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aizen_protocol::package::manifest::{
     Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, NeighbourOperation,
-    Operation, Route, RouteOperation, RuleOperation, Sysctl, SysctlOperation, Value,
+    Operation, Route, RouteOperation, RuleOperation, Sysctl, SysctlOperation, UciOperation, Value,
+    WireguardOperation,
 };
 use aizen_protocol::private::{Mac, Prefix};
 use aizen_protocol::reason::Reason;
@@ -13,11 +14,17 @@ use aizen_protocol::reason::Reason;
 use crate::rollback::file::{self, FileError};
 use crate::rollback::route::{LOCAL, MAIN, RouteKey};
 use crate::rollback::rule::RuleKey;
+use crate::rollback::service::Deed;
 use crate::rollback::sysctl::{self, InvalidSysctl, SysctlKey};
+use crate::rollback::uci::{Edit, Key, UciError};
+use crate::rollback::wireguard::{PeerWish, PublicKey};
 
 mod neighbour;
 mod nft;
 mod rule;
+mod service;
+mod uci;
+mod wireguard;
 
 /// Longest value of a kernel parameter, bytes.
 const SYSCTL_VALUE: usize = 1024;
@@ -36,6 +43,21 @@ pub enum GrantError {
     /// Not a hardware address of Ethernet.
     #[error("'{0}' is not a hardware address")]
     NotAMac(String),
+    /// Not the name of a service.
+    #[error("'{0}' is not the name of a service")]
+    NotAService(String),
+    /// The one that undoes changes.
+    #[error("{0} is what undoes changes: it is not changed by one")]
+    OwnService(String),
+    /// Not a key of WireGuard.
+    #[error("'{0}' is not a public key of WireGuard")]
+    NotAKey(String),
+    /// Half an endpoint.
+    #[error("an endpoint has an address and a port")]
+    NoEndpoint,
+    /// A key or value of uci.
+    #[error(transparent)]
+    Uci(#[from] UciError),
     /// Not a table of nftables.
     #[error("'{0}' is not FAMILY NAME of an nft table")]
     NotATable(String),
@@ -124,11 +146,48 @@ pub(crate) enum Exact {
         dev: String,
         mac: Option<Mac>,
     },
+    /// Set, or without a wish removed.
+    Wireguard {
+        dev: String,
+        key: PublicKey,
+        set: Option<PeerWish>,
+    },
+    Service {
+        deed: Deed,
+        name: String,
+    },
+    Uci {
+        key: Key,
+        edit: Edit,
+    },
+    UciReload {
+        package: String,
+    },
     /// `FAMILY NAME`, replaced or removed.
     Nft {
         replace: bool,
         table: String,
     },
+}
+
+impl Exact {
+    /// True if it acts on objects that rtnetlink or `/proc/sys` shows.
+    pub(crate) fn is_of_the_network(&self) -> bool {
+        match self {
+            Self::Route { .. }
+            | Self::Address { .. }
+            | Self::Link { .. }
+            | Self::Sysctl { .. }
+            | Self::Rule { .. }
+            | Self::Neighbour { .. } => true,
+            Self::File { .. }
+            | Self::Nft { .. }
+            | Self::Service { .. }
+            | Self::Wireguard { .. }
+            | Self::Uci { .. }
+            | Self::UciReload { .. } => false,
+        }
+    }
 }
 
 /// The operations that a manifest grants: variables replaced by `values` (without `$`), in canonical form.
@@ -193,9 +252,21 @@ fn variables(operation: &mut Operation) -> Vec<&mut Value> {
             vec![&mut entry.address, &mut entry.lladdr]
         }
         Operation::Neighbour(NeighbourOperation::Delete(entry)) => vec![&mut entry.address],
-        Operation::Link(_) | Operation::Sysctl(_) | Operation::File(_) | Operation::Nft(_) => {
-            Vec::new()
-        }
+        Operation::Uci(
+            UciOperation::Set(pair) | UciOperation::AddList(pair) | UciOperation::DelList(pair),
+        ) => vec![&mut pair.value],
+        Operation::Wireguard(WireguardOperation::SetPeer(peer)) => peer
+            .endpoint
+            .iter_mut()
+            .chain(&mut peer.allowed_ips)
+            .collect(),
+        Operation::Link(_)
+        | Operation::Sysctl(_)
+        | Operation::File(_)
+        | Operation::Nft(_)
+        | Operation::Service(_)
+        | Operation::Wireguard(_)
+        | Operation::Uci(_) => Vec::new(),
     }
 }
 
@@ -350,6 +421,9 @@ impl TryFrom<&Operation> for Exact {
             Operation::Rule(RuleOperation::Delete(rule)) => rule::exact(Verb::Delete, rule),
             Operation::Neighbour(operation) => neighbour::exact(operation),
             Operation::Nft(operation) => nft::exact(operation),
+            Operation::Service(operation) => service::exact(operation),
+            Operation::Uci(operation) => uci::exact(operation),
+            Operation::Wireguard(operation) => wireguard::exact(operation),
         }
     }
 }
@@ -400,6 +474,10 @@ impl From<&Exact> for Operation {
             Exact::Rule { verb, key } => rule::operation(*verb, key),
             Exact::Neighbour { address, dev, mac } => neighbour::operation(*address, dev, *mac),
             Exact::Nft { replace, table } => nft::operation(*replace, table),
+            Exact::Service { deed, name } => service::operation(*deed, name),
+            Exact::Uci { key, edit } => uci::operation(key, edit),
+            Exact::Wireguard { dev, key, set } => wireguard::operation(dev, *key, set.as_ref()),
+            Exact::UciReload { package } => Self::Uci(UciOperation::Reload(package.clone())),
         }
     }
 }
@@ -440,6 +518,16 @@ impl std::fmt::Display for Exact {
                 let verb = if *replace { "replace" } else { "delete" };
                 write!(f, "nft {verb}-table {table}")
             }
+            Self::Service { deed, name } => write!(f, "service {} {name}", deed.word()),
+            Self::Uci { key, edit } => uci::shown(key, edit, f),
+            Self::Wireguard { dev, key, set } => {
+                write!(f, "wireguard set {dev} peer {key}")?;
+                match set {
+                    Some(wish) => write!(f, "{wish}"),
+                    None => f.write_str(" remove"),
+                }
+            }
+            Self::UciReload { package } => write!(f, "uci reload {package}"),
             Self::Rule { verb: v, key } => write!(f, "rule {} {key}", verb(v)),
             Self::Neighbour {
                 address,

@@ -60,6 +60,9 @@ pub(super) async fn plan(
 
 async fn looked_at(table: &str, content: Option<Vec<u8>>) -> Result<Option<Plan>, NftTextError> {
     let text = content.map(|c| one_table(table, c)).transpose()?;
+    if text.as_ref().is_some_and(|text| !nft::is_whole(text)) {
+        return Err(NftTextError::NotWhole);
+    }
     let before = nft::read().await?.remove(table);
     if let Some(before) = &before {
         if !nft::is_whole(&before.text) {

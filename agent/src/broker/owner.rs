@@ -155,9 +155,7 @@ mod tests {
     #[test]
     fn an_interface_belongs_to_the_manager_that_keeps_its_state() {
         let folder = tempfile::tempdir().unwrap();
-        let world = World {
-            root: folder.path().to_owned(),
-        };
+        let world = World::at(folder.path());
         assert_eq!(of_device(&world, Some(7)), None);
         std::fs::create_dir_all(folder.path().join("run/systemd/netif/links")).unwrap();
         std::fs::write(

@@ -37,10 +37,13 @@ pub(super) fn plan(
                 [] => String::new(),
                 near => format!("; there is {}", near.join(" and ")),
             };
-            return Err(BrokerError::NoRule { key, near });
+            let rule = key.to_string();
+            return Err(BrokerError::NoRule { rule, near });
         }
         (Verb::Delete, Some(rule)) => (rule.clone(), false),
-        (Verb::Add | Verb::Replace, Some(_)) => return Err(BrokerError::RuleExists(key)),
+        (Verb::Add | Verb::Replace, Some(_)) => {
+            return Err(BrokerError::RuleExists(key.to_string()));
+        }
         (Verb::Add | Verb::Replace, None) => (RuleState::asked(&key), true),
     };
     Ok(Some(Plan {

@@ -19,6 +19,9 @@ use crate::broker::{Answer, content_of};
 mod neighbour;
 mod nft;
 mod rule;
+mod service;
+mod uci;
+mod wireguard;
 
 /// The descriptor that the sandbox leaves open for the broker.
 const BROKER: RawFd = 3;
@@ -34,6 +37,12 @@ usage: change route {add | replace | delete} PREFIX [via ADDRESS] [dev NAME] [ta
        change neighbour delete ADDRESS dev NAME
        change nft replace-table FAMILY NAME        (the table comes on standard input, as 'nft list table' writes it)
        change nft delete-table FAMILY NAME
+       change service {start | stop | restart | reload} NAME
+       change uci {set | add_list | del_list} PACKAGE.SECTION[.OPTION]=VALUE
+       change uci delete PACKAGE.SECTION[.OPTION]
+       change uci reload PACKAGE
+       change wireguard set NAME peer KEY [endpoint ADDRESS port N] [persistent-keepalive S] [allowed-ips PREFIX[,PREFIX…]]
+       change wireguard set NAME peer KEY remove
        change sysctl NAME=VALUE
        change file write PATH        (the content comes on standard input)
        change file delete PATH
@@ -42,7 +51,8 @@ exit: 0 done, 1 failed, 2 wrong usage, 4 not granted
 ";
 
 /// What can be changed.
-const KNOWN: &str = "route, address, link, rule, neighbour, nft, sysctl or file";
+const KNOWN: &str =
+    "route, address, link, rule, neighbour, nft, service, uci, wireguard, sysctl or file";
 
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +181,9 @@ fn parse(words: &[String]) -> Result<Operation, UsageError> {
         "rule" | "ru" => rule::parse(words),
         "neighbour" | "neigh" | "n" => neighbour::parse(words),
         "nft" => nft::parse(words),
+        "service" => service::parse(words),
+        "uci" => uci::parse(words),
+        "wireguard" | "wg" => wireguard::parse(words),
         "sysctl" => sysctl(words),
         "file" => file(words),
         other => Err(UsageError::Object(shown(other))),
@@ -451,6 +464,30 @@ mod tests {
             r#"{"neighbour":{"replace":{"address":"10.1.0.7","lladdr":"02:00:00:00:00:07","dev":"lan"}}}"#
         );
         assert_eq!(
+            json("nft replace-table inet fw4"),
+            r#"{"nft":{"replace_table":{"family":"inet","name":"fw4"}}}"#
+        );
+        assert_eq!(
+            json("service restart dnsmasq"),
+            r#"{"service":{"restart":"dnsmasq"}}"#
+        );
+        assert_eq!(
+            json("uci set network.lan.ipaddr=192.0.2.1"),
+            r#"{"uci":{"set":{"key":"network.lan.ipaddr","value":"192.0.2.1"}}}"#
+        );
+        assert_eq!(
+            json("wg set wg0 peer KEY= allowed-ips 10.0.0.0/8,::/0 persistent-keepalive 25"),
+            r#"{"wireguard":{"set_peer":{"dev":"wg0","peer":"KEY=","keepalive":25,"allowed_ips":["10.0.0.0/8","::/0"]}}}"#
+        );
+        assert_eq!(
+            json("wireguard set wg0 peer KEY= remove"),
+            r#"{"wireguard":{"remove_peer":{"dev":"wg0","peer":"KEY="}}}"#
+        );
+        assert_eq!(
+            json("uci reload network"),
+            r#"{"uci":{"reload":"network"}}"#
+        );
+        assert_eq!(
             json("neighbour del 10.1.0.7 dev lan"),
             r#"{"neighbour":{"delete":{"address":"10.1.0.7","dev":"lan"}}}"#
         );
@@ -499,6 +536,18 @@ mod tests {
                 "lladdr MAC is missing",
             ),
             ("neighbour delete 10.0.0.1", "dev NAME is missing"),
+            ("nft flush ruleset", "unknown command 'flush' for nft"),
+            ("wg show", "unknown command 'show' for wireguard"),
+            (
+                "wg set wg0 peer K private-key x",
+                "unknown word 'private-key'",
+            ),
+            ("service enable x", "unknown command 'enable' for service"),
+            ("uci commit network", "unknown command 'commit' for uci"),
+            (
+                "uci set network.lan",
+                "'network.lan' is not PACKAGE.SECTION[.OPTION]=VALUE",
+            ),
         ] {
             let error = parse(&words(line)).unwrap_err().to_string();
             assert!(error.contains(says), "{line}: {error}");

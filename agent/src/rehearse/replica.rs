@@ -19,6 +19,7 @@ use crate::rollback::kernel::{Kernel, KernelError};
 use crate::rollback::link::{self, LinkSettings, LinkState, Names};
 use crate::rollback::nft::{self, Tables};
 use crate::rollback::route::{Put, RouteState};
+use crate::rollback::service::Recorded;
 use crate::rollback::sysctl::{self, SysctlKey};
 use crate::rollback::{address, neighbour, route, rule};
 
@@ -33,6 +34,8 @@ const NOTES: usize = 40;
 pub(super) struct Original {
     pub(super) network: Network,
     pub(super) sysctls: BTreeMap<SysctlKey, String>,
+    /// As they run on the device.
+    pub(super) services: Recorded,
     /// Only if the script may change one.
     pub(super) tables: Option<Tables>,
 }
@@ -359,6 +362,10 @@ fn unlike(difference: &Difference) -> Option<String> {
         | Difference::Route { .. }
         | Difference::Rule { .. }
         | Difference::Neighbour { .. } => Some(format!("not alike in the shadow: {difference}")),
-        Difference::File { .. } | Difference::Sysctl { .. } | Difference::Nft { .. } => None,
+        Difference::File { .. }
+        | Difference::Sysctl { .. }
+        | Difference::Service { .. }
+        | Difference::Peer { .. }
+        | Difference::Nft { .. } => None,
     }
 }

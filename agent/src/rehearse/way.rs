@@ -62,6 +62,7 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
     let ours = |dev: &str| devices.iter().any(|d| d == dev);
     match change.kind {
         ObjectKind::Link => ours(object),
+        ObjectKind::Wireguard => object.split(' ').next().is_some_and(ours),
         ObjectKind::Address | ObjectKind::Neighbour => object
             .rsplit_once(" dev ")
             .is_some_and(|(_, dev)| ours(dev)),
@@ -73,7 +74,9 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
         }),
         // A rule or a filter may send any packet another way.
         ObjectKind::Rule | ObjectKind::Nft => true,
-        ObjectKind::File => false,
+        // Nobody knows what a service does when it reads what it is to do.
+        ObjectKind::Service => true,
+        ObjectKind::File | ObjectKind::Uci => false,
     }
 }
 

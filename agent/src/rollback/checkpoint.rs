@@ -17,9 +17,11 @@ use super::neighbour::{self, NeighbourState};
 use super::nft::{self, NftError, TableState, Tables};
 use super::route::{self, RouteState};
 use super::rule::{self, RuleState};
+use super::service::{self, ServiceError};
 use super::sysctl::{self, Pattern, SysctlKey};
-use crate::broker::World;
+use super::wireguard::{self, PeerState, WireguardError};
 use crate::broker::grant::{Exact, GrantError};
+use crate::broker::{World, uci_path};
 
 /// Why the state could not be taken. Without it nothing may run.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,17 @@ pub enum CheckpointError {
     /// rtnetlink.
     #[error("the network's state can't be read: {0}")]
     Kernel(#[from] KernelError),
+    /// WireGuard.
+    #[error(transparent)]
+    Wireguard(#[from] WireguardError),
+    /// A service.
+    #[error("service {name}: {source}")]
+    Service {
+        /// Which.
+        name: String,
+        /// Why not.
+        source: ServiceError,
+    },
     /// nftables.
     #[error("the tables of nftables can't be read: {0}")]
     Nft(#[from] NftError),
@@ -44,6 +57,10 @@ pub(crate) struct Scope {
     network: bool,
     #[serde(default)]
     tables: bool,
+    #[serde(default)]
+    services: BTreeSet<String>,
+    #[serde(default)]
+    tunnels: BTreeSet<String>,
     sysctls: BTreeSet<Pattern>,
     files: BTreeSet<String>,
 }
@@ -69,6 +86,16 @@ impl Scope {
                     scope.network = true;
                     scope.sysctls.extend(key.moves());
                 }
+                Exact::Service { name, .. } => {
+                    scope.services.insert(name);
+                }
+                Exact::Uci { key, .. } => {
+                    scope.files.insert(uci_path(key.package()));
+                }
+                Exact::Wireguard { dev, .. } => {
+                    scope.tunnels.insert(dev);
+                }
+                Exact::UciReload { .. } => {}
                 Exact::Nft { .. } => scope.tables = true,
                 Exact::File { path, .. } => {
                     scope.files.insert(path);
@@ -80,6 +107,14 @@ impl Scope {
 
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.sysctls.iter()
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = &String> {
+        self.services.iter()
+    }
+
+    pub(crate) fn tunnels(&self) -> impl Iterator<Item = &String> {
+        self.tunnels.iter()
     }
 
     /// True if it looks at nftables.
@@ -158,6 +193,10 @@ pub struct Checkpoint {
     pub(crate) network: Option<Network>,
     #[serde(default)]
     pub(crate) tables: Option<Tables>,
+    #[serde(default)]
+    pub(crate) services: BTreeMap<String, bool>,
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, Vec<PeerState>>,
     pub(crate) sysctls: BTreeMap<SysctlKey, String>,
     pub(crate) files: BTreeMap<String, FileState>,
 }
@@ -182,6 +221,8 @@ impl Checkpoint {
             },
             network: None,
             tables: None,
+            services: BTreeMap::new(),
+            peers: BTreeMap::new(),
             sysctls: BTreeMap::new(),
             files: self.files.clone(),
         }
@@ -203,6 +244,19 @@ impl Checkpoint {
         } else {
             None
         };
+        let mut services = BTreeMap::new();
+        for name in &scope.services {
+            let running = service::is_running(world, name).await;
+            let failed = |source| CheckpointError::Service {
+                name: name.clone(),
+                source,
+            };
+            services.insert(name.clone(), running.map_err(failed)?);
+        }
+        let mut peers = BTreeMap::new();
+        for dev in &scope.tunnels {
+            peers.insert(dev.clone(), wireguard::peers(world, dev).await?);
+        }
         let patterns: Vec<Pattern> = scope.sysctls.iter().cloned().collect();
         let mut files = BTreeMap::new();
         for path in &scope.files {
@@ -215,6 +269,8 @@ impl Checkpoint {
         Ok(Self {
             network,
             tables,
+            services,
+            peers,
             sysctls: sysctl::read_all(&patterns),
             files,
             scope,
@@ -227,6 +283,16 @@ impl Checkpoint {
         let canonical = Self {
             scope: self.scope.clone(),
             network: self.network.as_ref().map(Network::canonical),
+            services: self.services.clone(),
+            peers: self
+                .peers
+                .iter()
+                .map(|(dev, peers)| {
+                    let mut plain: Vec<_> = peers.iter().map(PeerState::canonical).collect();
+                    plain.sort();
+                    (dev.clone(), plain)
+                })
+                .collect(),
             tables: self.tables.as_ref().map(|tables| {
                 let plain = |state: &TableState| TableState {
                     text: String::new(),

@@ -106,8 +106,7 @@ pub(crate) async fn check(table: &str, text: Option<&str>) -> Result<(), NftErro
 pub(crate) async fn would_be(table: &str, text: &str) -> Result<Option<String>, NftError> {
     let (table, text) = (table.to_owned(), text.to_owned());
     run(move || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-        if nft(&["-f", "-"], &text).is_err() {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() || nft(&["-f", "-"], &text).is_err() {
             return Ok(None);
         }
         let words: Vec<&str> = ["--stateless", "list", "table"]

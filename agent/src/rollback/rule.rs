@@ -16,7 +16,7 @@ use super::kernel::{Kernel, KernelError};
 /// `FIB_RULE_IIF_DETACHED`, `FIB_RULE_OIF_DETACHED`, `FIB_RULE_UNRESOLVED`: follow from the links and the other rules.
 const FOLLOWS: u32 = 0x4 | 0x8 | 0x10;
 /// `FIB_RULE_INVERT`.
-const INVERT: u8 = 0x2;
+const INVERT: u32 = 0x2;
 
 /// What tells one rule from another: all that an operation can say of one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl RuleState {
                 length,
             })
         };
-        let inverted = header.flags.bits() & u32::from(INVERT) != 0;
+        let inverted = header.flags.bits() & INVERT != 0;
         if header.action != RuleAction::ToTable || header.tos != 0 || inverted {
             return None;
         }

@@ -1,12 +1,12 @@
 //! What a change touched, and what may have moved with it: everything else is somebody else's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::address::AddressState;
 use super::checkpoint::Network;
 use super::difference::Difference;
-use super::inverse::{Inverse, ObjectId};
+use super::inverse::{Inverse, ObjectId, uci};
 use super::link::LinkState;
 use super::neighbour::NeighbourState;
 use super::route::RouteState;
@@ -24,6 +24,8 @@ pub(crate) struct Touched {
     pub(crate) unaddressed: BTreeSet<String>,
     /// Parameters that were written.
     pub(crate) keys: BTreeSet<SysctlKey>,
+    /// Files of which keys were changed, with all of these.
+    pub(crate) uci: BTreeMap<String, Inverse>,
 }
 
 impl Touched {
@@ -51,6 +53,13 @@ impl Touched {
                         .find(|a| a.address.address.is_ipv4());
                     touched.unaddressed.extend(v4.map(|a| a.dev.clone()));
                 }
+                Inverse::Uci { path, .. } => {
+                    let all = match touched.uci.get(path) {
+                        Some(earlier) => earlier.joined(inverse),
+                        None => inverse.clone(),
+                    };
+                    touched.uci.insert(path.clone(), all);
+                }
                 Inverse::Sysctl { key, .. } => {
                     touched.keys.insert(key.clone());
                 }
@@ -58,6 +67,9 @@ impl Touched {
                 | Inverse::File { .. }
                 | Inverse::Rule { .. }
                 | Inverse::Nft { .. }
+                | Inverse::Service { .. }
+                | Inverse::Peer { .. }
+                | Inverse::UciReload { .. }
                 | Inverse::Neighbour { .. } => {}
             }
         }
@@ -75,7 +87,19 @@ impl Touched {
     /// True if the change may have caused the difference; `before` tells what hung together.
     pub(crate) fn explains(&self, difference: &Difference, before: Option<&Network>) -> bool {
         match difference {
-            Difference::File { path, .. } => self.has(&ObjectId::File(path.clone())),
+            Difference::File { path, before, now } => {
+                let keys = match self.uci.get(path) {
+                    Some(Inverse::Uci { keys, .. }) => uci::differ(keys, before, now),
+                    _ => false,
+                };
+                keys || self.has(&ObjectId::File(path.clone()))
+            }
+            // A prefix that one peer takes is another one's loss.
+            Difference::Peer { dev, .. } => self
+                .objects
+                .iter()
+                .any(|o| matches!(o, ObjectId::Peer(of, _) if of == dev)),
+            Difference::Service { name, .. } => self.has(&ObjectId::Service(name.clone())),
             Difference::Link {
                 before: Some(old),
                 now: Some(now),

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use aizen_protocol::package::manifest::{
     FileOperation, Manifest, NeighbourOperation, NftOperation, Operation, Risk, RuleOperation,
-    SysctlOperation,
+    ServiceOperation, SysctlOperation, UciOperation, UciPair, WireguardOperation,
 };
 use aizen_protocol::package::{DeliveryMode, Package};
 use aizen_protocol::reason::Reason;
@@ -42,6 +42,10 @@ pub struct Policy {
     pub sysctls: Vec<String>,
     /// Tables of nftables that a change may replace: `FAMILY NAME`, or a family alone for all of it.
     pub nft_tables: Vec<String>,
+    /// Services that a change may start, stop, restart or reload.
+    pub services: Vec<String>,
+    /// Packages of OpenWrt's configuration that a change may change and reload.
+    pub uci: Vec<String>,
     /// Interfaces whose links, addresses and routes no change may touch.
     pub protected_links: Vec<String>,
     /// Longest time from arming to the automatic rollback, seconds.
@@ -68,6 +72,25 @@ impl Default for Policy {
             read: list(&["/proc/sys/net/", "/sys/class/net/", "/etc/nsswitch.conf"]),
             sysctls: list(&["net."]),
             nft_tables: list(&["ip", "ip6", "inet", "arp", "bridge", "netdev"]),
+            services: list(&[
+                "NetworkManager",
+                "chrony",
+                "chronyd",
+                "dnsmasq",
+                "firewall",
+                "hostapd",
+                "network",
+                "networking",
+                "ntpd",
+                "odhcpd",
+                "sysntpd",
+                "systemd-networkd",
+                "systemd-resolved",
+                "systemd-timesyncd",
+                "unbound",
+                "wpa_supplicant",
+            ]),
+            uci: list(&["dhcp", "firewall", "network"]),
             protected_links: Vec::new(),
             deadline_max_s: 900,
             timeout_max_s: 300,
@@ -197,6 +220,27 @@ impl Policy {
             }
             Operation::Neighbour(NeighbourOperation::Replace(entry)) => free(&entry.dev),
             Operation::Neighbour(NeighbourOperation::Delete(name)) => free(&name.dev),
+            Operation::Wireguard(WireguardOperation::SetPeer(peer)) => free(&peer.dev),
+            Operation::Wireguard(WireguardOperation::RemovePeer(name)) => free(&name.dev),
+            Operation::Service(
+                ServiceOperation::Start(name)
+                | ServiceOperation::Stop(name)
+                | ServiceOperation::Restart(name)
+                | ServiceOperation::Reload(name),
+            ) => {
+                let name = name.strip_suffix(".service").unwrap_or(name);
+                self.services.iter().any(|service| service == name)
+            }
+            Operation::Uci(
+                UciOperation::Set(UciPair { key, .. })
+                | UciOperation::AddList(UciPair { key, .. })
+                | UciOperation::DelList(UciPair { key, .. })
+                | UciOperation::Delete(key)
+                | UciOperation::Reload(key),
+            ) => {
+                let package = key.split('.').next().unwrap_or_default();
+                self.uci.iter().any(|allowed| allowed == package)
+            }
             Operation::Nft(
                 NftOperation::ReplaceTable(table) | NftOperation::DeleteTable(table),
             ) => {

@@ -103,7 +103,7 @@ table inet guard {
     chain in {
         type filter hook input priority filter; policy accept;
         ip saddr @blocked counter packets 3 bytes 4 drop comment "a } b # c"
-        ct state new update @learned { ip saddr } counter name "seen"
+        iifname "wan" ct state new update @learned { ip saddr } counter name "seen"
         tcp dport vmap @ports
         limit rate 5/second accept
     }
@@ -208,7 +208,7 @@ pub(crate) fn picture() -> String {
 
 /// The real root: for tests that touch no file.
 pub(crate) fn host() -> World {
-    World { root: "/".into() }
+    World::at("/")
 }
 
 pub(crate) fn operation(json: &str) -> Operation {

@@ -6,6 +6,7 @@ use crate::limit;
 
 pub use super::operation::{
     Neighbour, NeighbourName, NeighbourOperation, NftOperation, NftTable, Rule, RuleOperation,
+    ServiceOperation, UciOperation, UciPair, WireguardOperation, WireguardPeer, WireguardPeerName,
 };
 
 /// How much a script may touch.
@@ -53,6 +54,25 @@ impl From<&str> for Value {
     }
 }
 
+/// Services that connections stand on.
+const CARRIERS: &[&str] = &[
+    "NetworkManager",
+    "dhcpcd",
+    "firewall",
+    "firewalld",
+    "hostapd",
+    "network",
+    "networking",
+    "nftables",
+    "odhcpd",
+    "openvpn",
+    "pppd",
+    "systemd-networkd",
+    "ufw",
+    "wpa_supplicant",
+    "wpad",
+];
+
 /// One typed operation, as granted by a manifest and as asked for by `change`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +93,12 @@ pub enum Operation {
     Neighbour(NeighbourOperation),
     /// A table of nftables.
     Nft(NftOperation),
+    /// A service.
+    Service(ServiceOperation),
+    /// Configuration of OpenWrt.
+    Uci(UciOperation),
+    /// A peer of WireGuard.
+    Wireguard(WireguardOperation),
 }
 
 /// What is done to a route.
@@ -295,6 +321,17 @@ impl Manifest {
     pub fn risk(&self) -> Risk {
         let of = |operation: &Operation| match operation {
             Operation::File(_) => Risk::Low,
+            Operation::Uci(UciOperation::Reload(_)) => Risk::High,
+            Operation::Uci(_) => Risk::Low,
+            Operation::Service(
+                ServiceOperation::Start(name)
+                | ServiceOperation::Stop(name)
+                | ServiceOperation::Restart(name)
+                | ServiceOperation::Reload(name),
+            ) => match name.strip_suffix(".service").unwrap_or(name) {
+                name if CARRIERS.contains(&name) => Risk::High,
+                _ => Risk::Medium,
+            },
             Operation::Sysctl(SysctlOperation::Set(sysctl)) if !sysctl.key.starts_with("net") => {
                 Risk::Low
             }
@@ -304,7 +341,8 @@ impl Manifest {
             | Operation::Link(_)
             | Operation::Rule(_)
             | Operation::Neighbour(_)
-            | Operation::Nft(_) => Risk::High,
+            | Operation::Nft(_)
+            | Operation::Wireguard(_) => Risk::High,
         };
         let computed = match self.class {
             Class::Diagnose => Risk::None,

@@ -93,3 +93,85 @@ pub struct NftTable {
     /// Its name.
     pub name: String,
 }
+
+/// What is done to a service of the system.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceOperation {
+    /// It runs afterwards.
+    Start(String),
+    /// It does not.
+    Stop(String),
+    /// It is ended and started.
+    Restart(String),
+    /// It reads its configuration again.
+    Reload(String),
+}
+
+/// What is done to the configuration of OpenWrt, in `/etc/config`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UciOperation {
+    /// Gives an option its value, or makes a section of a type.
+    Set(UciPair),
+    /// Adds a value to a list.
+    AddList(UciPair),
+    /// Removes a value from a list.
+    DelList(UciPair),
+    /// Removes an option or a section.
+    Delete(String),
+    /// Tells the services of a package that its configuration changed.
+    Reload(String),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UciPair {
+    /// `network.lan.ipaddr`, `network.@route[0].target`, `network.guest`.
+    pub key: String,
+    /// Literal, or a variable.
+    pub value: Value,
+}
+
+/// What is done to a peer of a WireGuard interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireguardOperation {
+    /// Adds it, or sets what is given of one that is there. Its preshared key stays.
+    SetPeer(WireguardPeer),
+    /// Removes it.
+    RemovePeer(WireguardPeerName),
+}
+
+/// A peer, as `wg set` names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WireguardPeer {
+    /// Interface.
+    pub dev: String,
+    /// Its public key, base64.
+    pub peer: String,
+    /// Where it is: an address or a variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Value>,
+    /// And its UDP port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Seconds between packets that keep the way open; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<u16>,
+    /// Prefixes that are reached through it; none leaves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_ips: Vec<Value>,
+}
+
+/// Which peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WireguardPeerName {
+    /// Interface.
+    pub dev: String,
+    /// Its public key, base64.
+    pub peer: String,
+}
