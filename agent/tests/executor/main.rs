@@ -15,7 +15,15 @@ mod cases;
 mod crashes;
 mod device;
 mod door;
+#[path = "../broker/lab.rs"]
+#[expect(
+    dead_code,
+    reason = "the broker's tests use more of the router than these"
+)]
+mod lab;
+mod prefixes;
 mod refusals;
+mod ubus;
 
 use std::process::ExitCode;
 
@@ -36,6 +44,8 @@ fn main() -> ExitCode {
         .chain(refusals::ALL)
         .chain(crashes::ALL)
         .chain(door::ALL)
+        .chain(prefixes::ALL)
+        .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
         .copied()
         .collect();
     if words.iter().any(|w| w == "--list") {
