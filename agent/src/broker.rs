@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aizen_protocol::effect::ObjectChange;
-use aizen_protocol::package::manifest::Operation;
+use aizen_protocol::limit;
+use aizen_protocol::package::manifest::{FileOperation, NftOperation, Operation};
 use aizen_protocol::private::Prefix;
 
 use crate::rollback::FileError;
@@ -14,21 +15,33 @@ use crate::rollback::checkpoint::{Network, Scope};
 use crate::rollback::difference;
 use crate::rollback::inverse::{Inverse, UndoError};
 use crate::rollback::kernel::{Kernel, KernelError};
+use crate::rollback::nft::Tables;
 use crate::rollback::route::RouteKey;
+use crate::rollback::service::{Recorded, ServiceError};
 use crate::rollback::sysctl::SysctlKey;
+use crate::rollback::wireguard::WireguardError;
 
 mod address;
 pub(crate) mod describe;
 mod file;
 pub mod grant;
 mod link;
+mod neighbour;
+mod nft;
 mod owner;
 mod route;
+mod rule;
 pub mod serve;
+mod service;
 mod sysctl;
+mod uci;
+mod wireguard;
 
 pub use grant::{GrantError, resolve_grants};
+pub use nft::NftTextError;
 pub use serve::{Answer, Served, pair, serve};
+pub use uci::UciChangeError;
+pub(crate) use uci::path as uci_path;
 
 use describe::Described;
 use grant::Exact;
@@ -38,6 +51,38 @@ use grant::Exact;
 pub struct World {
     /// `/`, or the folder of a shadow.
     pub root: PathBuf,
+    recorded: Option<Recorded>,
+}
+
+impl World {
+    /// The device whose files are below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            recorded: None,
+        }
+    }
+
+    /// A shadow of it: what would be done to services is recorded there, not done.
+    pub(crate) fn shadow(root: PathBuf, services: Recorded) -> Self {
+        Self {
+            root,
+            recorded: Some(services),
+        }
+    }
+
+    pub(crate) fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
+    }
+}
+
+/// Most content that comes with an operation, bytes; none if none comes.
+pub(crate) fn content_of(operation: &Operation) -> Option<usize> {
+    match operation {
+        Operation::File(FileOperation::Write(_)) => Some(limit::FILE_CONTENT),
+        Operation::Nft(NftOperation::ReplaceTable(_)) => Some(limit::NFT_TABLE),
+        _ => None,
+    }
 }
 
 /// Why an operation was not done.
@@ -102,6 +147,17 @@ pub enum BrokerError {
         /// Where.
         dev: String,
     },
+    /// The rule is there.
+    #[error("rule add {0}: it exists already")]
+    RuleExists(String),
+    /// The rule is not there.
+    #[error("rule delete {rule}: no such rule{near}")]
+    NoRule {
+        /// Which.
+        rule: String,
+        /// Others of the same priority.
+        near: String,
+    },
     /// The interface is not there.
     #[error("cannot find device \"{0}\"")]
     NoDevice(String),
@@ -137,6 +193,38 @@ pub enum BrokerError {
     /// The file is not there.
     #[error("file delete {0}: no such file")]
     NoFile(String),
+    /// A table of nftables.
+    #[error("nft table {table}: {source}")]
+    Nft {
+        /// Which.
+        table: String,
+        /// Why not.
+        source: NftTextError,
+    },
+    /// A service.
+    #[error("{asked}: {source}")]
+    Service {
+        /// The operation.
+        asked: String,
+        /// Why not.
+        source: ServiceError,
+    },
+    /// A peer of WireGuard.
+    #[error("{asked}: {source}")]
+    Wireguard {
+        /// The operation.
+        asked: String,
+        /// Why not.
+        source: WireguardError,
+    },
+    /// Configuration of OpenWrt.
+    #[error("uci {key}: {source}")]
+    Uci {
+        /// Which key.
+        key: String,
+        /// Why not.
+        source: UciChangeError,
+    },
     /// The state could not be read.
     #[error("{asked}: the state before can't be read: {source}")]
     Unread {
@@ -170,6 +258,12 @@ enum Act {
     Link(link::Act),
     Sysctl { key: SysctlKey, value: String },
     File(file::Act),
+    Rule(rule::Act),
+    Neighbour(neighbour::Act),
+    Nft(nft::Act),
+    Service(service::Act),
+    Uci(uci::Act),
+    Wireguard(wireguard::Act),
 }
 
 impl Act {
@@ -178,11 +272,22 @@ impl Act {
             (Self::Route(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Address(act), Some(kernel)) => Ok(act.run(kernel).await?),
             (Self::Link(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Rule(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Neighbour(act), Some(kernel)) => Ok(act.run(kernel).await?),
+            (Self::Nft(act), _) => Ok(act.run().await?),
+            (Self::Service(act), _) => Ok(act.run().await?),
+            (Self::Wireguard(act), _) => Ok(act.run().await?),
+            (Self::Uci(act), _) => act.run().await,
             (Self::Sysctl { key, value }, _) => sysctl::write(key, value),
             (Self::File(act), _) => Ok(act.run().await?),
-            (Self::Route(_) | Self::Address(_) | Self::Link(_), None) => {
-                Err(KernelError::Closed(io::ErrorKind::NotConnected.into()).into())
-            }
+            (
+                Self::Route(_)
+                | Self::Address(_)
+                | Self::Link(_)
+                | Self::Rule(_)
+                | Self::Neighbour(_),
+                None,
+            ) => Err(KernelError::Closed(io::ErrorKind::NotConnected.into()).into()),
         }
     }
 }
@@ -248,7 +353,7 @@ pub(crate) async fn perform(
         asked: asked.clone(),
         source,
     };
-    let (kernel, before) = if matches!(exact, Exact::File { .. }) {
+    let (kernel, before) = if !exact.is_of_the_network() {
         (None, Network::default())
     } else {
         let kernel = Kernel::open().map_err(unread)?;
@@ -280,8 +385,14 @@ pub(crate) async fn perform(
         Some(kernel) => Network::read(kernel).await.map_err(unread)?,
         None => Network::default(),
     };
+    // The act is done: what can't be read back now is told by the comparison at the end.
+    let tables = match &inverse {
+        Inverse::Nft { .. } => crate::rollback::nft::read().await.unwrap_or_default(),
+        _ => Tables::default(),
+    };
     let described = Described {
         world,
+        tables: &tables,
         after: &after,
         names: after.names(),
     };
@@ -291,8 +402,12 @@ pub(crate) async fn perform(
         0 => String::new(),
         n => format!("; {n} more changed with it"),
     };
+    let until = match &inverse {
+        Inverse::Uci { .. } => "; kept in the configuration, not applied until reload",
+        _ => "",
+    };
     Ok(Done {
-        sentence: format!("{asked}: done{moved} (back: {inverse})"),
+        sentence: format!("{asked}: done{moved}{until} (back: {inverse})"),
         changes,
     })
 }
@@ -325,5 +440,12 @@ async fn plan(
         Exact::File { write, path } => {
             file::plan(world, &grants.scope, &path, write.then_some(content))
         }
+        Exact::Nft { replace, table } => nft::plan(table, replace.then_some(content)).await,
+        Exact::Service { deed, name } => service::plan(world, name, deed).await,
+        Exact::Uci { key, edit } => uci::plan(world, &grants.scope, key, &edit),
+        Exact::Wireguard { dev, key, set } => wireguard::plan(world, dev, key, set).await,
+        Exact::UciReload { package } => uci::plan_reload(world, package),
+        Exact::Rule { verb, key } => rule::plan(before, verb, key),
+        Exact::Neighbour { address, dev, mac } => neighbour::plan(before, address, &dev, mac),
     }
 }

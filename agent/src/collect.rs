@@ -12,7 +12,7 @@ mod connect;
 mod conntrack;
 mod cpu;
 pub(crate) mod datagram;
-mod dbus;
+pub(crate) mod dbus;
 mod dhcp;
 mod disk;
 mod door;

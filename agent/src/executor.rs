@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::control::Guests;
 use crate::execute;
 use crate::report::ReportError;
+use crate::rollback::SealError;
 use crate::store::StoreError;
 
 pub(crate) mod admission;
@@ -93,6 +94,9 @@ pub enum ExecutorError {
     /// The journal can't be used, or a record could not be made durable.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The key of what is kept for the way back.
+    #[error("what is kept for undoing can't be sealed: {0}")]
+    Seal(#[from] SealError),
     /// The memory of admitted packages can't be read or is gone.
     #[error(
         "the memory of admitted packages can't be used ({0}): enrol the device again, which draws a new epoch"

@@ -17,6 +17,12 @@ pub enum ObjectKind {
     Address,
     Route,
     Sysctl,
+    Rule,
+    Neighbour,
+    Nft,
+    Service,
+    Uci,
+    Wireguard,
 }
 
 /// How long a change holds by itself.

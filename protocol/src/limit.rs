@@ -30,6 +30,8 @@ pub const OUTPUT: usize = 256 << 10;
 pub const OBJECTS: usize = 2000;
 /// Content of one file that a change may write.
 pub const FILE_CONTENT: usize = 256 << 10;
+/// Text of one nft table that a change may write, or replace.
+pub const NFT_TABLE: usize = 1 << 20;
 /// Longest validity of a package, seconds.
 pub const PACKAGE_LIFE_S: i64 = 7 * 24 * 3600;
 /// Longest validity of a rehearsal package, seconds.

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::{limit, strict};
 
 pub mod manifest;
+pub mod operation;
 
 use manifest::Manifest;
 

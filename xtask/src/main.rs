@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo | lab | test | fuzz | pages | check | bench`.
+//! The developer's commands: `cargo xtask demo | lab | test | fuzz | pages | check | bench | soak`.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod pages;
+mod soak;
 mod test;
 
 #[derive(Parser)]
@@ -41,6 +42,9 @@ enum Command {
     Check,
     /// Measure against peers, in one run; prints the README's table
     Bench(bench::BenchArgs),
+    /// Long trials: undoing every repair from every step
+    #[command(subcommand)]
+    Soak(soak::SoakCommand),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Pages(args) => pages::run(&args),
         Command::Check => check(),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(command) => soak::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,13 +5,17 @@ use aizen_protocol::id::Digest;
 use aizen_protocol::private::Text;
 
 use super::owner::{self, Owner};
-use super::{Act, World, file};
+use super::{Act, World, file, nft, service, uci};
+use crate::rollback;
 use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::Difference;
 use crate::rollback::file::FileState;
 use crate::rollback::inverse::{Inverse, ObjectId};
 use crate::rollback::link::{LinkState, Names};
+use crate::rollback::neighbour::NeighbourState;
+use crate::rollback::nft::Tables;
 use crate::rollback::route::{RouteKey, RouteState};
+use crate::rollback::rule::{RuleKey, RuleState};
 
 /// Objects that are shown of those that moved with one operation: a router with a full table loses a million.
 const MOVED: usize = 64;
@@ -19,6 +23,7 @@ const MOVED: usize = 64;
 /// The two states between which an operation was done.
 pub(super) struct Described<'a> {
     pub(super) world: &'a World,
+    pub(super) tables: &'a Tables,
     pub(super) after: &'a Network,
     pub(super) names: Names,
 }
@@ -59,18 +64,10 @@ impl Described<'_> {
                     &[format!("{key} = {after}")],
                 ),
                 back,
-                Owner {
-                    name: "kernel".to_owned(),
-                    lasts: Lasts::UntilReboot,
-                },
+                in_kernel(),
             ),
             Inverse::File { path, before, .. } => {
-                let after = match act {
-                    Act::File(act) => &act.state,
-                    Act::Route(_) | Act::Address(_) | Act::Link(_) | Act::Sysctl { .. } => {
-                        &FileState::Absent
-                    }
-                };
+                let after = left_by(act);
                 let text = file::diff(path, before, after);
                 change(
                     ObjectKind::File,
@@ -80,7 +77,66 @@ impl Described<'_> {
                     owner::of_file(path, before),
                 )
             }
+            Inverse::Nft { table, before, .. } => change(
+                ObjectKind::Nft,
+                table.clone(),
+                nft::diff(table, before.as_ref(), self.tables),
+                back,
+                owner::of_table(self.world, table),
+            ),
+            Inverse::Service { name, deed, before } => change(
+                ObjectKind::Service,
+                name.clone(),
+                service::diff(name, *deed, *before),
+                back,
+                by(rollback::service::owner(self.world), Lasts::UntilReboot),
+            ),
+            Inverse::Peer {
+                dev,
+                key,
+                before,
+                after,
+            } => change(
+                ObjectKind::Wireguard,
+                format!("{dev} peer {key}"),
+                lines(before.as_slice(), after.as_slice()),
+                back,
+                in_kernel(),
+            ),
+            Inverse::Uci { keys, .. } => change(
+                ObjectKind::Uci,
+                keys.first().map(|k| k.key.to_string()).unwrap_or_default(),
+                uci::diff(keys),
+                back,
+                by("uci", Lasts::ForGood),
+            ),
+            Inverse::UciReload { package } => change(
+                ObjectKind::Service,
+                format!("reload of {package}"),
+                format!("+ services of {package} read their configuration again\n"),
+                back,
+                by("procd", Lasts::UntilReboot),
+            ),
+            Inverse::Rule { key, before, .. } => self.rule(key, before, back),
+            Inverse::Neighbour {
+                dev,
+                address,
+                before,
+                after,
+            } => {
+                let name = format!("{address} dev {dev}");
+                neighbour(name, before.as_ref(), after.as_ref(), back)
+            }
         }
+    }
+
+    fn rule(&self, key: &RuleKey, before: &[RuleState], back: String) -> ObjectChange {
+        let of = |rules: &[RuleState]| -> Vec<RuleState> {
+            let same = rules.iter().filter(|r| r.key().as_ref() == Some(key));
+            same.cloned().collect()
+        };
+        let text = lines(&of(before), &of(&self.after.rules));
+        change(ObjectKind::Rule, key.to_string(), text, back, in_kernel())
     }
 
     /// What moved with it, save what the kernel makes and takes by itself whenever a link or an address does.
@@ -99,6 +155,9 @@ impl Described<'_> {
             | Difference::AddressOrder { .. }
             | Difference::Rule { .. }
             | Difference::Neighbour { .. }
+            | Difference::Nft { .. }
+            | Difference::Service { .. }
+            | Difference::Peer { .. }
             | Difference::Sysctl { .. } => false,
         }
         };
@@ -152,10 +211,7 @@ impl Described<'_> {
         };
         let any = before.first().or(now.first());
         let owner = any.map(|route| owner::of_route(self.world, route, index(route)));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(
             ObjectKind::Route,
             key.to_string(),
@@ -176,10 +232,7 @@ impl Described<'_> {
             .map(|a| format!("{} dev {}", a.address, a.dev))
             .unwrap_or_default();
         let owner = any.map(|a| owner::of_address(self.world, a, self.names.index(&a.dev)));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(ObjectKind::Address, name, lines(before, now), back, owner)
     }
 
@@ -193,10 +246,7 @@ impl Described<'_> {
             )
         };
         let owner = owner::of_device(self.world, self.names.index(&before.name));
-        let owner = owner.unwrap_or(Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        });
+        let owner = owner.unwrap_or_else(in_kernel);
         change(
             ObjectKind::Link,
             before.name.clone(),
@@ -205,6 +255,36 @@ impl Described<'_> {
             owner,
         )
     }
+}
+
+/// What an operation on a file leaves there.
+fn left_by(act: &Act) -> &FileState {
+    match act {
+        Act::File(act) => &act.state,
+        Act::Route(_)
+        | Act::Address(_)
+        | Act::Link(_)
+        | Act::Rule(_)
+        | Act::Neighbour(_)
+        | Act::Nft(_)
+        | Act::Service(_)
+        | Act::Wireguard(_)
+        | Act::Uci(_)
+        | Act::Sysctl { .. } => &FileState::Absent,
+    }
+}
+
+fn neighbour(
+    name: String,
+    before: Option<&NeighbourState>,
+    after: Option<&NeighbourState>,
+    back: String,
+) -> ObjectChange {
+    let text = match (before, after) {
+        (None, None) => format!("- {name}, as it was learned\n"),
+        (before, after) => lines(before.as_slice(), after.as_slice()),
+    };
+    change(ObjectKind::Neighbour, name, text, back, in_kernel())
 }
 
 /// Many objects as one: how many, and a checksum that another set of them would not have.
@@ -222,11 +302,20 @@ fn summary(rest: &[ObjectChange]) -> ObjectChange {
             Digest::of(all.as_bytes())
         ),
         "they come back with the rollback".to_owned(),
-        Owner {
-            name: "kernel".to_owned(),
-            lasts: Lasts::UntilReboot,
-        },
+        in_kernel(),
     )
+}
+
+/// Nobody keeps it in a file.
+fn in_kernel() -> Owner {
+    by("kernel", Lasts::UntilReboot)
+}
+
+fn by(name: &str, lasts: Lasts) -> Owner {
+    Owner {
+        name: name.to_owned(),
+        lasts,
+    }
 }
 
 fn lines<T: std::fmt::Display>(before: &[T], now: &[T]) -> String {

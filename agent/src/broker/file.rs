@@ -22,6 +22,13 @@ pub(super) struct Act {
 }
 
 impl Act {
+    pub(super) fn new(place: Place, state: FileState) -> Self {
+        Self {
+            place: std::sync::Arc::new(place),
+            state,
+        }
+    }
+
     pub(super) async fn run(&self) -> Result<(), FileError> {
         let (place, state) = (self.place.clone(), self.state.clone());
         // Flash may take a second for a sync.
@@ -67,10 +74,7 @@ pub(super) fn plan(
         before,
         after,
     };
-    let act = Act {
-        place: std::sync::Arc::new(place),
-        state,
-    };
+    let act = Act::new(place, state);
     Ok(Some(Plan {
         inverse,
         act: super::Act::File(act),
@@ -109,7 +113,7 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
         };
         return format!("{head}binary file\n- {}\n+ {}\n", sum(before), sum(after));
     };
-    if old.lines().count() + new.lines().count() > LINES {
+    if is_long(old, new) {
         return head + &coarse(&name(before), &name(after), old, new);
     }
     head + &fine(&name(before), &name(after), old, new)
@@ -139,8 +143,13 @@ fn fine(from: &str, to: &str, old: &str, new: &str) -> String {
     text
 }
 
+/// True if the shortest diff of the two is not worth its cost.
+pub(super) fn is_long(old: &str, new: &str) -> bool {
+    old.lines().count() + new.lines().count() > LINES
+}
+
 /// All between the first and the last line that differ, as one hunk: linear in the size.
-fn coarse(from: &str, to: &str, old: &str, new: &str) -> String {
+pub(super) fn coarse(from: &str, to: &str, old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let tail = old[head..]

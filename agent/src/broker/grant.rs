@@ -4,15 +4,27 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aizen_protocol::package::manifest::{
-    Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, Operation, Route,
-    RouteOperation, Sysctl, SysctlOperation, Value,
+    Address, AddressOperation, FileOperation, Link, LinkOperation, Manifest, NeighbourOperation,
+    Operation, Route, RouteOperation, RuleOperation, Sysctl, SysctlOperation, UciOperation, Value,
+    WireguardOperation,
 };
-use aizen_protocol::private::Prefix;
+use aizen_protocol::private::{Mac, Prefix};
 use aizen_protocol::reason::Reason;
 
 use crate::rollback::file::{self, FileError};
 use crate::rollback::route::{LOCAL, MAIN, RouteKey};
+use crate::rollback::rule::RuleKey;
+use crate::rollback::service::Deed;
 use crate::rollback::sysctl::{self, InvalidSysctl, SysctlKey};
+use crate::rollback::uci::{Edit, Key, UciError};
+use crate::rollback::wireguard::{PeerWish, PublicKey};
+
+mod neighbour;
+mod nft;
+mod rule;
+mod service;
+mod uci;
+mod wireguard;
 
 /// Longest value of a kernel parameter, bytes.
 const SYSCTL_VALUE: usize = 1024;
@@ -28,6 +40,33 @@ pub enum GrantError {
     /// Neither an address nor a prefix.
     #[error("'{0}' is not an address or prefix")]
     NotAnAddress(String),
+    /// Not a hardware address of Ethernet.
+    #[error("'{0}' is not a hardware address")]
+    NotAMac(String),
+    /// Not the name of a service.
+    #[error("'{0}' is not the name of a service")]
+    NotAService(String),
+    /// The one that undoes changes.
+    #[error("{0} is what undoes changes: it is not changed by one")]
+    OwnService(String),
+    /// Not a key of WireGuard.
+    #[error("'{0}' is not a public key of WireGuard")]
+    NotAKey(String),
+    /// Half an endpoint.
+    #[error("an endpoint has an address and a port")]
+    NoEndpoint,
+    /// A key or value of uci.
+    #[error(transparent)]
+    Uci(#[from] UciError),
+    /// Not a table of nftables.
+    #[error("'{0}' is not FAMILY NAME of an nft table")]
+    NotATable(String),
+    /// IPv4 and IPv6 in one rule.
+    #[error("rule {0}: its addresses are of IPv4 and of IPv6")]
+    RuleFamilies(u32),
+    /// A rule of the kernel's own.
+    #[error("rule {0}: the rules 0, 32766 and 32767 are the kernel's own")]
+    KernelRule(u32),
     /// IPv4 and IPv6 in one route.
     #[error("{dst} can't be reached via {via}: one is IPv4, the other IPv6")]
     Families {
@@ -97,6 +136,58 @@ pub(crate) enum Exact {
         write: bool,
         path: String,
     },
+    Rule {
+        verb: Verb,
+        key: RuleKey,
+    },
+    /// With a hardware address it is made permanent, without one it is removed.
+    Neighbour {
+        address: IpAddr,
+        dev: String,
+        mac: Option<Mac>,
+    },
+    /// Set, or without a wish removed.
+    Wireguard {
+        dev: String,
+        key: PublicKey,
+        set: Option<PeerWish>,
+    },
+    Service {
+        deed: Deed,
+        name: String,
+    },
+    Uci {
+        key: Key,
+        edit: Edit,
+    },
+    UciReload {
+        package: String,
+    },
+    /// `FAMILY NAME`, replaced or removed.
+    Nft {
+        replace: bool,
+        table: String,
+    },
+}
+
+impl Exact {
+    /// True if it acts on objects that rtnetlink or `/proc/sys` shows.
+    pub(crate) fn is_of_the_network(&self) -> bool {
+        match self {
+            Self::Route { .. }
+            | Self::Address { .. }
+            | Self::Link { .. }
+            | Self::Sysctl { .. }
+            | Self::Rule { .. }
+            | Self::Neighbour { .. } => true,
+            Self::File { .. }
+            | Self::Nft { .. }
+            | Self::Service { .. }
+            | Self::Wireguard { .. }
+            | Self::Uci { .. }
+            | Self::UciReload { .. } => false,
+        }
+    }
 }
 
 /// The operations that a manifest grants: variables replaced by `values` (without `$`), in canonical form.
@@ -124,7 +215,12 @@ pub fn resolve_grants(
             }
         }
         let exact = Exact::try_from(&operation).map_err(|error| match error {
-            GrantError::NotAnAddress(_) | GrantError::Families { .. } if bound => {
+            GrantError::NotAnAddress(_)
+            | GrantError::NotAMac(_)
+            | GrantError::RuleFamilies(_)
+            | GrantError::Families { .. }
+                if bound =>
+            {
                 Reason::BindingMismatch
             }
             _ => Reason::MalformedPayload,
@@ -149,7 +245,28 @@ fn variables(operation: &mut Operation) -> Vec<&mut Value> {
         Operation::Address(AddressOperation::Add(address) | AddressOperation::Delete(address)) => {
             vec![&mut address.address]
         }
-        Operation::Link(_) | Operation::Sysctl(_) | Operation::File(_) => Vec::new(),
+        Operation::Rule(RuleOperation::Add(rule) | RuleOperation::Delete(rule)) => {
+            rule.from.iter_mut().chain(rule.to.as_mut()).collect()
+        }
+        Operation::Neighbour(NeighbourOperation::Replace(entry)) => {
+            vec![&mut entry.address, &mut entry.lladdr]
+        }
+        Operation::Neighbour(NeighbourOperation::Delete(entry)) => vec![&mut entry.address],
+        Operation::Uci(
+            UciOperation::Set(pair) | UciOperation::AddList(pair) | UciOperation::DelList(pair),
+        ) => vec![&mut pair.value],
+        Operation::Wireguard(WireguardOperation::SetPeer(peer)) => peer
+            .endpoint
+            .iter_mut()
+            .chain(&mut peer.allowed_ips)
+            .collect(),
+        Operation::Link(_)
+        | Operation::Sysctl(_)
+        | Operation::File(_)
+        | Operation::Nft(_)
+        | Operation::Service(_)
+        | Operation::Wireguard(_)
+        | Operation::Uci(_) => Vec::new(),
     }
 }
 
@@ -300,6 +417,13 @@ impl TryFrom<&Operation> for Exact {
                     path: path.clone(),
                 })
             }
+            Operation::Rule(RuleOperation::Add(rule)) => rule::exact(Verb::Add, rule),
+            Operation::Rule(RuleOperation::Delete(rule)) => rule::exact(Verb::Delete, rule),
+            Operation::Neighbour(operation) => neighbour::exact(operation),
+            Operation::Nft(operation) => nft::exact(operation),
+            Operation::Service(operation) => service::exact(operation),
+            Operation::Uci(operation) => uci::exact(operation),
+            Operation::Wireguard(operation) => wireguard::exact(operation),
         }
     }
 }
@@ -347,6 +471,13 @@ impl From<&Exact> for Operation {
             })),
             Exact::File { write: true, path } => Self::File(FileOperation::Write(path.clone())),
             Exact::File { write: false, path } => Self::File(FileOperation::Delete(path.clone())),
+            Exact::Rule { verb, key } => rule::operation(*verb, key),
+            Exact::Neighbour { address, dev, mac } => neighbour::operation(*address, dev, *mac),
+            Exact::Nft { replace, table } => nft::operation(*replace, table),
+            Exact::Service { deed, name } => service::operation(*deed, name),
+            Exact::Uci { key, edit } => uci::operation(key, edit),
+            Exact::Wireguard { dev, key, set } => wireguard::operation(dev, *key, set.as_ref()),
+            Exact::UciReload { package } => Self::Uci(UciOperation::Reload(package.clone())),
         }
     }
 }
@@ -382,6 +513,29 @@ impl std::fmt::Display for Exact {
             Self::Sysctl { key, value } => write!(f, "sysctl {key}={value}"),
             Self::File { write, path } => {
                 write!(f, "file {} {path}", if *write { "write" } else { "delete" })
+            }
+            Self::Nft { replace, table } => {
+                let verb = if *replace { "replace" } else { "delete" };
+                write!(f, "nft {verb}-table {table}")
+            }
+            Self::Service { deed, name } => write!(f, "service {} {name}", deed.word()),
+            Self::Uci { key, edit } => uci::shown(key, edit, f),
+            Self::Wireguard { dev, key, set } => {
+                write!(f, "wireguard set {dev} peer {key}")?;
+                match set {
+                    Some(wish) => write!(f, "{wish}"),
+                    None => f.write_str(" remove"),
+                }
+            }
+            Self::UciReload { package } => write!(f, "uci reload {package}"),
+            Self::Rule { verb: v, key } => write!(f, "rule {} {key}", verb(v)),
+            Self::Neighbour {
+                address,
+                dev,
+                mac: Some(mac),
+            } => write!(f, "neighbour replace {address} lladdr {mac} dev {dev}"),
+            Self::Neighbour { address, dev, .. } => {
+                write!(f, "neighbour delete {address} dev {dev}")
             }
         }
     }

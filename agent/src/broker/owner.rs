@@ -85,6 +85,18 @@ fn head(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Who loads the table anew: OpenWrt's fw4, firewalld, or whoever wrote the system's file of rules.
+pub(super) fn of_table(world: &World, table: &str) -> Owner {
+    let is_there = |path: &str| world.root.join(path).exists();
+    let name = match table {
+        "inet fw4" if is_there("etc/config/firewall") => "uci",
+        _ if table.ends_with(" firewalld") => "firewalld",
+        _ if is_there("etc/nftables.conf") => "nftables.conf",
+        _ => "kernel",
+    };
+    owner(name, Lasts::UntilReboot)
+}
+
 /// By where the file is and by the remark that programs leave at the top of what they write.
 pub(super) fn of_file(path: &str, before: &FileState) -> Owner {
     let bytes = before.content();
@@ -143,9 +155,7 @@ mod tests {
     #[test]
     fn an_interface_belongs_to_the_manager_that_keeps_its_state() {
         let folder = tempfile::tempdir().unwrap();
-        let world = World {
-            root: folder.path().to_owned(),
-        };
+        let world = World::at(folder.path());
         assert_eq!(of_device(&world, Some(7)), None);
         std::fs::create_dir_all(folder.path().join("run/systemd/netif/links")).unwrap();
         std::fs::write(

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixDatagram, UnixStream};
 
 use super::describe::cut;
-use super::{BrokerError, Grants, World, perform};
+use super::{BrokerError, Grants, World, content_of, perform};
 use crate::rollback::Inverse;
 
 /// The line of a request, bytes.
@@ -164,7 +164,7 @@ fn receive(door: &UnixDatagram) -> io::Result<Option<OwnedFd>> {
 type Request = Result<(Operation, Vec<u8>), String>;
 
 async fn read(mut stream: UnixStream) -> Option<(UnixStream, Request)> {
-    let bound = LINE + limit::FILE_CONTENT;
+    let bound = LINE + limit::FILE_CONTENT.max(limit::NFT_TABLE);
     let mut bytes = Vec::new();
     let whole = async {
         (&mut stream)
@@ -185,14 +185,12 @@ fn parse(bytes: &[u8]) -> Request {
     let end = bytes.iter().take(LINE).position(|b| *b == b'\n');
     let end =
         end.ok_or_else(|| format!("a request begins with one line of at most {LINE} bytes"))?;
-    let operation =
+    let operation: Operation =
         strict::from_slice(&bytes[..end], LINE).map_err(|e| format!("not an operation: {e}"))?;
     let content = &bytes[end + 1..];
-    if content.len() > limit::FILE_CONTENT {
-        return Err(format!(
-            "more than {} bytes of content",
-            limit::FILE_CONTENT
-        ));
+    let bound = content_of(&operation).unwrap_or(0);
+    if content.len() > bound {
+        return Err(format!("more than {bound} bytes of content"));
     }
     Ok((operation, content.to_vec()))
 }

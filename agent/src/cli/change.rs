@@ -8,14 +8,20 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use aizen_protocol::limit;
 use aizen_protocol::package::manifest::{
     Address, AddressOperation, FileOperation, Link, LinkOperation, Operation, Route,
     RouteOperation, Sysctl, SysctlOperation, Value,
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use crate::broker::Answer;
+use crate::broker::{Answer, content_of};
+
+mod neighbour;
+mod nft;
+mod rule;
+mod service;
+mod uci;
+mod wireguard;
 
 /// The descriptor that the sandbox leaves open for the broker.
 const BROKER: RawFd = 3;
@@ -26,12 +32,27 @@ const USAGE: &str = "\
 usage: change route {add | replace | delete} PREFIX [via ADDRESS] [dev NAME] [table N] [metric N]
        change address {add | delete} ADDRESS/LENGTH dev NAME
        change link set NAME [up | down] [mtu BYTES]
+       change rule {add | delete} priority N [from PREFIX] [to PREFIX] [iif NAME] [oif NAME] [fwmark N] [ipv6] lookup TABLE
+       change neighbour replace ADDRESS lladdr MAC dev NAME
+       change neighbour delete ADDRESS dev NAME
+       change nft replace-table FAMILY NAME        (the table comes on standard input, as 'nft list table' writes it)
+       change nft delete-table FAMILY NAME
+       change service {start | stop | restart | reload} NAME
+       change uci {set | add_list | del_list} PACKAGE.SECTION[.OPTION]=VALUE
+       change uci delete PACKAGE.SECTION[.OPTION]
+       change uci reload PACKAGE
+       change wireguard set NAME peer KEY [endpoint ADDRESS port N] [persistent-keepalive S] [allowed-ips PREFIX[,PREFIX…]]
+       change wireguard set NAME peer KEY remove
        change sysctl NAME=VALUE
        change file write PATH        (the content comes on standard input)
        change file delete PATH
 example: change route replace default via \"$IP_192_0_2_1\" dev wan
 exit: 0 done, 1 failed, 2 wrong usage, 4 not granted
 ";
+
+/// What can be changed.
+const KNOWN: &str =
+    "route, address, link, rule, neighbour, nft, service, uci, wireguard, sysctl or file";
 
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +61,8 @@ enum ChangeError {
     Usage(UsageError),
     #[error("standard input: {0}")]
     Input(io::Error),
-    #[error(
-        "standard input has more than {} bytes, the most that one file may have",
-        limit::FILE_CONTENT
-    )]
-    InputTooLarge,
+    #[error("standard input has more than {0} bytes, the most that is taken")]
+    InputTooLarge(usize),
     #[error(
         "no broker is listening (descriptor 3: {0}): this command works inside a repair script only"
     )]
@@ -56,9 +74,9 @@ enum ChangeError {
 /// What is wrong with the words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum UsageError {
-    #[error("what is to be changed? route, address, link, sysctl or file")]
+    #[error("what is to be changed? {KNOWN}")]
     Nothing,
-    #[error("unknown object '{0}': route, address, link, sysctl or file")]
+    #[error("unknown object '{0}': {KNOWN}")]
     Object(String),
     #[error("unknown command '{word}' for {object}: {known}")]
     Command {
@@ -110,15 +128,14 @@ fn tell(to: &mut impl Write, text: &str, code: u8) -> ExitCode {
 fn run(words: &[String]) -> Result<Answer, ChangeError> {
     let operation = parse(words).map_err(ChangeError::Usage)?;
     let mut content = Vec::new();
-    if matches!(operation, Operation::File(FileOperation::Write(_))) {
-        let bound = limit::FILE_CONTENT as u64;
+    if let Some(bound) = content_of(&operation) {
         io::stdin()
             .lock()
-            .take(bound + 1)
+            .take(bound as u64 + 1)
             .read_to_end(&mut content)
             .map_err(ChangeError::Input)?;
-        if content.len() > limit::FILE_CONTENT {
-            return Err(ChangeError::InputTooLarge);
+        if content.len() > bound {
+            return Err(ChangeError::InputTooLarge(bound));
         }
     }
     ask(BROKER, &operation, &content)
@@ -161,6 +178,12 @@ fn parse(words: &[String]) -> Result<Operation, UsageError> {
         "route" | "ro" | "r" => route(words),
         "address" | "addr" | "a" => address(words),
         "link" | "l" => link(words),
+        "rule" | "ru" => rule::parse(words),
+        "neighbour" | "neigh" | "n" => neighbour::parse(words),
+        "nft" => nft::parse(words),
+        "service" => service::parse(words),
+        "uci" => uci::parse(words),
+        "wireguard" | "wg" => wireguard::parse(words),
         "sysctl" => sysctl(words),
         "file" => file(words),
         other => Err(UsageError::Object(shown(other))),
@@ -176,6 +199,14 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), UsageError>
         None => Ok(()),
         Some(_) => Err(UsageError::Twice(name.to_owned())),
     }
+}
+
+/// The word after another one.
+fn after<'a>(
+    words: &mut impl Iterator<Item = &'a str>,
+    missing: &'static str,
+) -> Result<&'a str, UsageError> {
+    words.next().ok_or(UsageError::Missing(missing))
 }
 
 fn number(
@@ -420,6 +451,46 @@ mod tests {
             json("file write /etc/resolv.conf"),
             r#"{"file":{"write":"/etc/resolv.conf"}}"#
         );
+        assert_eq!(
+            json("rule add from 10.1.0.0/24 fwmark 0x10 lookup 100 priority 900"),
+            json("ru add pref 900 table 100 fwmark 16 from 10.1.0.0/24")
+        );
+        assert_eq!(
+            json("rule delete ipv6 iif lan lookup main priority 7"),
+            r#"{"rule":{"delete":{"priority":7,"iif":"lan","table":254,"ipv6":true}}}"#
+        );
+        assert_eq!(
+            json("neigh replace 10.1.0.7 lladdr 02:00:00:00:00:07 dev lan"),
+            r#"{"neighbour":{"replace":{"address":"10.1.0.7","lladdr":"02:00:00:00:00:07","dev":"lan"}}}"#
+        );
+        assert_eq!(
+            json("nft replace-table inet fw4"),
+            r#"{"nft":{"replace_table":{"family":"inet","name":"fw4"}}}"#
+        );
+        assert_eq!(
+            json("service restart dnsmasq"),
+            r#"{"service":{"restart":"dnsmasq"}}"#
+        );
+        assert_eq!(
+            json("uci set network.lan.ipaddr=192.0.2.1"),
+            r#"{"uci":{"set":{"key":"network.lan.ipaddr","value":"192.0.2.1"}}}"#
+        );
+        assert_eq!(
+            json("wg set wg0 peer KEY= allowed-ips 10.0.0.0/8,::/0 persistent-keepalive 25"),
+            r#"{"wireguard":{"set_peer":{"dev":"wg0","peer":"KEY=","keepalive":25,"allowed_ips":["10.0.0.0/8","::/0"]}}}"#
+        );
+        assert_eq!(
+            json("wireguard set wg0 peer KEY= remove"),
+            r#"{"wireguard":{"remove_peer":{"dev":"wg0","peer":"KEY="}}}"#
+        );
+        assert_eq!(
+            json("uci reload network"),
+            r#"{"uci":{"reload":"network"}}"#
+        );
+        assert_eq!(
+            json("neighbour del 10.1.0.7 dev lan"),
+            r#"{"neighbour":{"delete":{"address":"10.1.0.7","dev":"lan"}}}"#
+        );
     }
 
     #[test]
@@ -454,6 +525,29 @@ mod tests {
                 "'net.ipv4.ip_forward' is not NAME=VALUE",
             ),
             ("file write /a /b", "unknown word '/b'"),
+            ("rule add from 10.0.0.0/8 lookup 5", "priority N is missing"),
+            ("rule add priority 5", "lookup TABLE is missing"),
+            (
+                "rule add priority 5 lookup 0x",
+                "'0x' is not the number of a table",
+            ),
+            (
+                "neighbour replace 10.0.0.1 dev lan",
+                "lladdr MAC is missing",
+            ),
+            ("neighbour delete 10.0.0.1", "dev NAME is missing"),
+            ("nft flush ruleset", "unknown command 'flush' for nft"),
+            ("wg show", "unknown command 'show' for wireguard"),
+            (
+                "wg set wg0 peer K private-key x",
+                "unknown word 'private-key'",
+            ),
+            ("service enable x", "unknown command 'enable' for service"),
+            ("uci commit network", "unknown command 'commit' for uci"),
+            (
+                "uci set network.lan",
+                "'network.lan' is not PACKAGE.SECTION[.OPTION]=VALUE",
+            ),
         ] {
             let error = parse(&words(line)).unwrap_err().to_string();
             assert!(error.contains(says), "{line}: {error}");

@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aizen_protocol::limit;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
@@ -197,6 +197,26 @@ fn ended<T>(mut dump: Dump<T>, payload: &[u8]) -> Result<Dump<T>, NetlinkError> 
         dump.cut = Some(error);
     }
     Ok(dump)
+}
+
+/// The payloads of every message of a dump.
+pub(crate) async fn ask_all(question: &Question) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    let whole = |part: &Part<'_>| Some([part.payload.to_vec()]);
+    Ok(dump_parts(question, whole, |_| true).await?.items)
+}
+
+/// Tells the kernel to do something and waits for its word.
+pub(crate) async fn tell(order: &Question) -> Result<(), NetlinkError> {
+    let socket = asked(order, NLM_F_REQUEST | NLM_F_ACK)?;
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    answer(&socket, &mut datagram).await?;
+    let part = parts(&datagram).next();
+    let word = part.filter(|part| part.header.message_type == NLMSG_ERROR);
+    match word.map(|part| refusal(part.payload)) {
+        Some(error) if error.raw_os_error() == Some(0) => Ok(()),
+        Some(error) => Err(NetlinkError::Refused(error)),
+        None => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+    }
 }
 
 /// Asks for one object and reads its message.

@@ -15,7 +15,7 @@ use crate::change::Admission;
 use crate::confirm::probe::Probes;
 use crate::control::Peer;
 use crate::execute::binding::{self, Values};
-use crate::rollback::journal::{JournalError, RECORD};
+use crate::rollback::journal::{FILE_RECORD, JournalError, RECORD};
 use crate::store::StoreError;
 use crate::verify::{self, Refused, Verified};
 
@@ -186,9 +186,13 @@ fn free(shared: &Shared, class: Class) -> Result<(), Refused> {
 
 fn reserve(shared: &Shared, grants: &[Operation]) -> Result<(), Refused> {
     let told = |error: &dyn std::fmt::Display, reason| Refused::because(reason, error.to_string());
-    // Each file is journalled as it was before it is written.
-    let files = grants.iter().filter(|g| matches!(g, Operation::File(_)));
-    let needed = RESERVE + files.count() as u64 * RECORD as u64;
+    // Each file and table is journalled as it was before it is written.
+    let space = |grant: &Operation| match grant {
+        Operation::File(_) | Operation::Uci(_) => FILE_RECORD as u64,
+        Operation::Nft(_) => RECORD as u64,
+        _ => 0,
+    };
+    let needed = RESERVE + grants.iter().map(space).sum::<u64>();
     // The journal's records, and the snapshot beside them.
     shared.store.require_space(2 * needed).map_err(|error| {
         let reason = match &error {

@@ -83,7 +83,7 @@ async fn put_back(
     };
     let parsed: Result<Vec<Inverse>, _> = inverses
         .iter()
-        .map(|value| serde_json::from_value(value.clone()))
+        .map(|value| shared.seal.unseal_inverse(change.as_str(), value))
         .collect();
     let mut inverses = match parsed {
         Ok(inverses) => inverses,
@@ -92,7 +92,8 @@ async fn put_back(
     // A reboot took the kernel's objects back; before the network is up, comparing them would "repair" what only has
     // not been configured yet.
     let checkpoint = if rebooted {
-        inverses.retain(|inverse| matches!(inverse, Inverse::File { .. }));
+        let stays = |i: &Inverse| matches!(i, Inverse::File { .. } | Inverse::Uci { .. });
+        inverses.retain(stays);
         evidence.notes.push(
             "the device was restarted meanwhile: the kernel's state went with it, files were put back".to_owned(),
         );
@@ -130,7 +131,11 @@ fn load_snapshot(shared: &Shared, change: &ChangeId) -> Result<Checkpoint, Strin
         .read(change.as_str(), SNAPSHOT)
         .map_err(|e| e.to_string())?
         .ok_or("the snapshot is missing")?;
-    serde_json::from_slice(&bytes).map_err(|e| format!("the snapshot can't be read: {e}"))
+    let opened = shared
+        .seal
+        .unseal(change.as_str(), &bytes)
+        .map_err(|e| format!("the snapshot: {e}"))?;
+    serde_json::from_slice(&opened).map_err(|e| format!("the snapshot can't be read: {e}"))
 }
 
 /// Stores the signed outcome of a change that ended, journals that it is stored, forgets the snapshot. Exactly one is

@@ -14,6 +14,7 @@ use aizen_protocol::package::manifest::{Class, Risk};
 use aizen_protocol::private::Text;
 use aizen_protocol::statement::Confirmation;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::ExecutorError;
 use super::admission::Admitted;
@@ -161,7 +162,7 @@ impl Session {
         let before = Checkpoint::take(&self.shared.world, &self.admitted.grants)
             .await
             .map_err(|e| format!("the state before can't be read: {e}"))?;
-        let bytes = serde_json::to_vec(&before).map_err(|e| e.to_string())?;
+        let bytes = Zeroizing::new(serde_json::to_vec(&before).map_err(|e| e.to_string())?);
         if bytes.len() as u64 > closing::SNAPSHOT {
             return Err(format!(
                 "the state before has {} bytes, at most {} are kept",
@@ -169,9 +170,12 @@ impl Session {
                 closing::SNAPSHOT
             ));
         }
+        let change = self.change().as_str();
+        let sealed = self.shared.seal.seal(change, &bytes);
+        let sealed = sealed.map_err(|e| format!("the state before can't be stored: {e}"))?;
         self.shared
             .snapshots
-            .write(self.change().as_str(), &bytes)
+            .write(change, &sealed)
             .map_err(|e| format!("the state before can't be stored: {e}"))?;
         Ok(before)
     }
@@ -230,7 +234,10 @@ impl Session {
         let change = self.admitted.change.clone();
         let shared = Rc::clone(&self.shared);
         let mut before_act = |inverse: &Inverse| {
-            let inverse = serde_json::to_value(inverse).map_err(std::io::Error::from)?;
+            let inverse = shared
+                .seal
+                .seal_inverse(change.as_str(), inverse)
+                .map_err(std::io::Error::other)?;
             shared
                 .record(&change, Event::Acting { inverse })
                 .map_err(std::io::Error::other)
@@ -295,7 +302,7 @@ impl Session {
         Effect {
             changes: attempt.changes.clone(),
             not_rehearsed: Vec::new(),
-            irreversible: Vec::new(),
+            irreversible: crate::rehearse::irreversible(&attempt.changes),
             management_path,
             risk: if management_path { Risk::High } else { risk },
             script: bare(&attempt.run),

@@ -19,6 +19,7 @@ use crate::broker::World;
 use crate::change::{Admission, Event, Moment};
 use crate::clock;
 use crate::report::Outbox;
+use crate::rollback::seal::Seal;
 use crate::store::{Store, StoreError};
 use crate::verify::{Circumstances, Policy, Refused, Replay};
 use aizen_protocol::reason::Reason;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) snapshots: Store,
+    /// Seals them, and the inverses in the journal.
+    pub(crate) seal: Seal,
     pub(crate) outbox: Outbox,
     pub(crate) world: World,
     pub(crate) boot: BootId,
@@ -80,10 +83,9 @@ impl Shared {
         };
         let shared = Self {
             snapshots: store.inside("snapshots")?,
+            seal: Seal::open(&store)?,
             outbox: Outbox::open(&store)?,
-            world: World {
-                root: settings.root.clone(),
-            },
+            world: World::at(&settings.root),
             boot,
             ledger: RefCell::new(ledger),
             replay: RefCell::new(replay),

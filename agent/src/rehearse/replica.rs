@@ -17,7 +17,9 @@ use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::{self, Difference};
 use crate::rollback::kernel::{Kernel, KernelError};
 use crate::rollback::link::{self, LinkSettings, LinkState, Names};
+use crate::rollback::nft::{self, Tables};
 use crate::rollback::route::{Put, RouteState};
+use crate::rollback::service::Recorded;
 use crate::rollback::sysctl::{self, SysctlKey};
 use crate::rollback::{address, neighbour, route, rule};
 
@@ -32,6 +34,10 @@ const NOTES: usize = 40;
 pub(super) struct Original {
     pub(super) network: Network,
     pub(super) sysctls: BTreeMap<SysctlKey, String>,
+    /// As they run on the device.
+    pub(super) services: Recorded,
+    /// Only if the script may change one.
+    pub(super) tables: Option<Tables>,
 }
 
 /// The replica. The other ends of its links are in a namespace of their own, which ends with it.
@@ -70,6 +76,7 @@ pub(super) async fn enter(original: &Original) -> io::Result<Replica> {
         .await
         .map_err(io::Error::other)?;
     parameters(&original.sysctls, &mut notes);
+    filters(original.tables.as_ref(), &mut notes).await;
     let made = Network::read(&kernel).await.map_err(io::Error::other)?;
     notes.extend(
         difference::networks(&original.network, &made)
@@ -325,6 +332,15 @@ fn parameters(wanted: &BTreeMap<SysctlKey, String>, notes: &mut Vec<String>) {
     }
 }
 
+/// Loads every table, with its counters and elements.
+async fn filters(tables: Option<&Tables>, notes: &mut Vec<String>) {
+    for (table, state) in tables.into_iter().flatten() {
+        if let Err(error) = nft::put(table, Some(&state.text)).await {
+            notes.push(format!("nft table {table} is not in the shadow: {error}"));
+        }
+    }
+}
+
 /// A difference that people should know of; not those that a replica has by its nature.
 fn unlike(difference: &Difference) -> Option<String> {
     match difference {
@@ -346,6 +362,10 @@ fn unlike(difference: &Difference) -> Option<String> {
         | Difference::Route { .. }
         | Difference::Rule { .. }
         | Difference::Neighbour { .. } => Some(format!("not alike in the shadow: {difference}")),
-        Difference::File { .. } | Difference::Sysctl { .. } => None,
+        Difference::File { .. }
+        | Difference::Sysctl { .. }
+        | Difference::Service { .. }
+        | Difference::Peer { .. }
+        | Difference::Nft { .. } => None,
     }
 }

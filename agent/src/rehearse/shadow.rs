@@ -21,7 +21,10 @@ use crate::broker::{self, World};
 use crate::rollback::checkpoint::{Network, Scope};
 use crate::rollback::file::{Place, Times};
 use crate::rollback::kernel::Kernel;
+use crate::rollback::nft;
+use crate::rollback::service::Recorded;
 use crate::rollback::sysctl::{self, Pattern, SysctlKey};
+use crate::rollback::wireguard;
 
 /// Longest request, bytes: a script of the largest size as JSON numbers, and all around it.
 const REQUEST: u64 = (limit::SCRIPT as u64) * 4 + (8 << 20);
@@ -88,13 +91,13 @@ fn told() -> Result<Effect, ShadowError> {
     };
     // A runtime of its own for each namespace: its threads keep the one that they were born in.
     let original = runtime()?
-        .block_on(look(&scope))
+        .block_on(look(&scope, &World::at(&request.root)))
         .map_err(build("look at the network"))?;
     let root = files(&request, &scope, &original.network)?;
     runtime()?.block_on(run(request, root, &original))
 }
 
-async fn look(scope: &Scope) -> io::Result<Original> {
+async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
     let kernel = Kernel::open().map_err(io::Error::other)?;
     let network = Network::read(&kernel).await.map_err(io::Error::other)?;
     let mut patterns: Vec<Pattern> = scope.patterns().cloned().collect();
@@ -106,8 +109,24 @@ async fn look(scope: &Scope) -> io::Result<Original> {
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
+    let tables = if scope.tables() {
+        Some(nft::read().await.map_err(io::Error::other)?)
+    } else {
+        None
+    };
+    let services = Recorded::of(world, scope.services())
+        .await
+        .map_err(io::Error::other)?;
+    let mut peers = std::collections::BTreeMap::new();
+    for dev in scope.tunnels() {
+        let read = wireguard::peers(world, dev).await;
+        peers.insert(dev.clone(), read.map_err(io::Error::other)?);
+    }
+    let services = services.with_peers(peers);
     Ok(Original {
         network,
+        services,
+        tables,
         sysctls: sysctl::read_all(&patterns),
     })
 }
@@ -210,7 +229,7 @@ async fn run(
     let replica = replica::enter(original)
         .await
         .map_err(build("replicate the network"))?;
-    let world = World { root };
+    let world = World::shadow(root, original.services.clone());
     let network = || async {
         Network::read(&replica.kernel)
             .await
@@ -244,6 +263,17 @@ async fn run(
     let mut not_rehearsed = vec![Text(
         "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
     )];
+    let deeds = served
+        .changes
+        .iter()
+        .filter(|c| c.kind == ObjectKind::Service);
+    not_rehearsed.extend(deeds.map(|c| Text(format!("service {}: recorded, not done", c.object))));
+    let tunnels = served
+        .changes
+        .iter()
+        .filter(|c| c.kind == ObjectKind::Wireguard);
+    not_rehearsed
+        .extend(tunnels.map(|c| Text(format!("wireguard {}: recorded, not done", c.object))));
     not_rehearsed.extend(replica.notes.iter().map(|note| Text(note.clone())));
     Ok(Effect {
         irreversible: irreversible(&served.changes),
@@ -318,7 +348,7 @@ fn script_run(finished: Finished) -> ScriptRun {
 }
 
 /// What no undo brings back.
-fn irreversible(changes: &[ObjectChange]) -> Vec<Text> {
+pub(crate) fn irreversible(changes: &[ObjectChange]) -> Vec<Text> {
     let mut devices: Vec<&str> = changes
         .iter()
         .filter(|c| c.kind == ObjectKind::Link && c.diff.0.contains(" down "))
@@ -326,10 +356,24 @@ fn irreversible(changes: &[ObjectChange]) -> Vec<Text> {
         .collect();
     devices.sort_unstable();
     devices.dedup();
-    devices
+    let mut told: Vec<Text> = devices
         .into_iter()
         .map(|dev| Text(format!("connections over {dev} are cut while it is down")))
-        .collect()
+        .collect();
+    let mut services: Vec<&str> = changes
+        .iter()
+        .filter(|c| c.kind == ObjectKind::Service)
+        .filter(|c| c.diff.0.contains("restarted") || c.diff.0.contains(" stopped\n"))
+        .map(|c| c.object.0.as_str())
+        .collect();
+    services.sort_unstable();
+    services.dedup();
+    told.extend(services.into_iter().map(|name| {
+        Text(format!(
+            "what {name} held in memory, and connections that it served, end with its process"
+        ))
+    }));
+    told
 }
 
 #[cfg(test)]

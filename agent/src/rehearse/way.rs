@@ -62,7 +62,8 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
     let ours = |dev: &str| devices.iter().any(|d| d == dev);
     match change.kind {
         ObjectKind::Link => ours(object),
-        ObjectKind::Address => object
+        ObjectKind::Wireguard => object.split(' ').next().is_some_and(ours),
+        ObjectKind::Address | ObjectKind::Neighbour => object
             .rsplit_once(" dev ")
             .is_some_and(|(_, dev)| ours(dev)),
         // Whatever the way is just now: traffic comes back to a default route.
@@ -71,7 +72,11 @@ fn stands_on(devices: &[String], change: &ObjectChange) -> bool {
             let whole = object.contains(".all.") && object.ends_with("disable_ipv6");
             whole || key.dev().is_some_and(ours)
         }),
-        ObjectKind::File => false,
+        // A rule or a filter may send any packet another way.
+        ObjectKind::Rule | ObjectKind::Nft => true,
+        // Nobody knows what a service does when it reads what it is to do.
+        ObjectKind::Service => true,
+        ObjectKind::File | ObjectKind::Uci => false,
     }
 }
 

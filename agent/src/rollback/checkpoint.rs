@@ -14,11 +14,14 @@ use super::file::{FileError, FileState, Place};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, LinkState, Names};
 use super::neighbour::{self, NeighbourState};
+use super::nft::{self, NftError, TableState, Tables};
 use super::route::{self, RouteState};
 use super::rule::{self, RuleState};
+use super::service::{self, ServiceError};
 use super::sysctl::{self, Pattern, SysctlKey};
-use crate::broker::World;
+use super::wireguard::{self, PeerState, WireguardError};
 use crate::broker::grant::{Exact, GrantError};
+use crate::broker::{World, uci_path};
 
 /// Why the state could not be taken. Without it nothing may run.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,20 @@ pub enum CheckpointError {
     /// rtnetlink.
     #[error("the network's state can't be read: {0}")]
     Kernel(#[from] KernelError),
+    /// WireGuard.
+    #[error(transparent)]
+    Wireguard(#[from] WireguardError),
+    /// A service.
+    #[error("service {name}: {source}")]
+    Service {
+        /// Which.
+        name: String,
+        /// Why not.
+        source: ServiceError,
+    },
+    /// nftables.
+    #[error("the tables of nftables can't be read: {0}")]
+    Nft(#[from] NftError),
     /// A file that could not be put back.
     #[error(transparent)]
     File(#[from] FileError),
@@ -38,6 +55,12 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scope {
     network: bool,
+    #[serde(default)]
+    tables: bool,
+    #[serde(default)]
+    services: BTreeSet<String>,
+    #[serde(default)]
+    tunnels: BTreeSet<String>,
     sysctls: BTreeSet<Pattern>,
     files: BTreeSet<String>,
 }
@@ -49,7 +72,10 @@ impl Scope {
         let mut scope = Self::default();
         for grant in grants {
             match Exact::try_from(grant)? {
-                Exact::Route { .. } | Exact::Address { .. } => scope.network = true,
+                Exact::Route { .. }
+                | Exact::Address { .. }
+                | Exact::Rule { .. }
+                | Exact::Neighbour { .. } => scope.network = true,
                 Exact::Link { dev, mtu, .. } => {
                     scope.network = true;
                     if mtu.is_some() {
@@ -60,6 +86,17 @@ impl Scope {
                     scope.network = true;
                     scope.sysctls.extend(key.moves());
                 }
+                Exact::Service { name, .. } => {
+                    scope.services.insert(name);
+                }
+                Exact::Uci { key, .. } => {
+                    scope.files.insert(uci_path(key.package()));
+                }
+                Exact::Wireguard { dev, .. } => {
+                    scope.tunnels.insert(dev);
+                }
+                Exact::UciReload { .. } => {}
+                Exact::Nft { .. } => scope.tables = true,
                 Exact::File { path, .. } => {
                     scope.files.insert(path);
                 }
@@ -70,6 +107,19 @@ impl Scope {
 
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.sysctls.iter()
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = &String> {
+        self.services.iter()
+    }
+
+    pub(crate) fn tunnels(&self) -> impl Iterator<Item = &String> {
+        self.tunnels.iter()
+    }
+
+    /// True if it looks at nftables.
+    pub(crate) fn tables(&self) -> bool {
+        self.tables
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &String> {
@@ -141,6 +191,12 @@ impl Network {
 pub struct Checkpoint {
     pub(crate) scope: Scope,
     pub(crate) network: Option<Network>,
+    #[serde(default)]
+    pub(crate) tables: Option<Tables>,
+    #[serde(default)]
+    pub(crate) services: BTreeMap<String, bool>,
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, Vec<PeerState>>,
     pub(crate) sysctls: BTreeMap<SysctlKey, String>,
     pub(crate) files: BTreeMap<String, FileState>,
 }
@@ -164,6 +220,9 @@ impl Checkpoint {
                 ..Scope::default()
             },
             network: None,
+            tables: None,
+            services: BTreeMap::new(),
+            peers: BTreeMap::new(),
             sysctls: BTreeMap::new(),
             files: self.files.clone(),
         }
@@ -180,6 +239,24 @@ impl Checkpoint {
         } else {
             None
         };
+        let tables = if scope.tables {
+            Some(nft::read().await?)
+        } else {
+            None
+        };
+        let mut services = BTreeMap::new();
+        for name in &scope.services {
+            let running = service::is_running(world, name).await;
+            let failed = |source| CheckpointError::Service {
+                name: name.clone(),
+                source,
+            };
+            services.insert(name.clone(), running.map_err(failed)?);
+        }
+        let mut peers = BTreeMap::new();
+        for dev in &scope.tunnels {
+            peers.insert(dev.clone(), wireguard::peers(world, dev).await?);
+        }
         let patterns: Vec<Pattern> = scope.sysctls.iter().cloned().collect();
         let mut files = BTreeMap::new();
         for path in &scope.files {
@@ -191,6 +268,9 @@ impl Checkpoint {
         }
         Ok(Self {
             network,
+            tables,
+            services,
+            peers,
             sysctls: sysctl::read_all(&patterns),
             files,
             scope,
@@ -203,6 +283,24 @@ impl Checkpoint {
         let canonical = Self {
             scope: self.scope.clone(),
             network: self.network.as_ref().map(Network::canonical),
+            services: self.services.clone(),
+            peers: self
+                .peers
+                .iter()
+                .map(|(dev, peers)| {
+                    let mut plain: Vec<_> = peers.iter().map(PeerState::canonical).collect();
+                    plain.sort();
+                    (dev.clone(), plain)
+                })
+                .collect(),
+            tables: self.tables.as_ref().map(|tables| {
+                let plain = |state: &TableState| TableState {
+                    text: String::new(),
+                    ..state.clone()
+                };
+                let pair = |(name, state): (&String, &TableState)| (name.clone(), plain(state));
+                tables.iter().map(pair).collect()
+            }),
             sysctls: self.sysctls.clone(),
             files: self
                 .files

@@ -8,9 +8,11 @@ use super::checkpoint::{Checkpoint, Network};
 use super::file::FileState;
 use super::link::LinkState;
 use super::neighbour::NeighbourState;
+use super::nft::TableState;
 use super::route::{RouteKey, RouteState};
 use super::rule::RuleState;
 use super::sysctl::SysctlKey;
+use super::wireguard::{PeerState, PublicKey};
 
 /// One object before and now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,22 @@ pub(crate) enum Difference {
         key: SysctlKey,
         before: Option<String>,
         now: Option<String>,
+    },
+    Peer {
+        dev: String,
+        key: PublicKey,
+        before: Option<PeerState>,
+        now: Option<PeerState>,
+    },
+    Service {
+        name: String,
+        before: bool,
+        now: bool,
+    },
+    Nft {
+        table: String,
+        before: Option<TableState>,
+        now: Option<TableState>,
     },
 }
 
@@ -109,6 +127,27 @@ impl fmt::Display for Difference {
                     .unwrap_or_default();
                 pair(f, &name, before.as_slice(), now.as_slice())
             }
+            Self::Peer {
+                dev,
+                key,
+                before,
+                now,
+            } => pair(
+                f,
+                &format!("wireguard {dev} peer {key}"),
+                before.as_slice(),
+                now.as_slice(),
+            ),
+            Self::Service { name, before, now } => {
+                let word = |runs: &bool| if *runs { "running" } else { "stopped" };
+                write!(f, "service {name}: was {}, is {}", word(before), word(now))
+            }
+            Self::Nft { table, before, now } => pair(
+                f,
+                &format!("nft table {table}"),
+                before.as_slice(),
+                now.as_slice(),
+            ),
             Self::Sysctl { key, before, now } => {
                 pair(f, &key.to_string(), before.as_slice(), now.as_slice())
             }
@@ -117,7 +156,7 @@ impl fmt::Display for Difference {
 }
 
 /// All differences, in the order in which they are repaired: files, links, addresses, rules, routes, neighbours,
-/// parameters.
+/// parameters, filters, services.
 pub(crate) fn between(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> {
     let mut found = Vec::new();
     let none = FileState::Absent;
@@ -146,6 +185,50 @@ pub(crate) fn between(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> 
                 key: key.clone(),
                 before: states.0.cloned(),
                 now: states.1.cloned(),
+            });
+        }
+    }
+    found.extend(filters_and_services(before, now));
+    found
+}
+
+fn filters_and_services(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if let (Some(old), Some(new)) = (&before.tables, &now.tables) {
+        for table in keys(old, new) {
+            let states = (old.get(table), new.get(table));
+            if states.0.map(|s| &s.plain) != states.1.map(|s| &s.plain) {
+                found.push(Difference::Nft {
+                    table: table.clone(),
+                    before: states.0.cloned(),
+                    now: states.1.cloned(),
+                });
+            }
+        }
+    }
+    for (dev, old) in &before.peers {
+        let new = now.peers.get(dev).map(Vec::as_slice).unwrap_or_default();
+        for (before, now) in pairs(old, new, |p| p.key) {
+            let plain = |peer: Option<&PeerState>| peer.map(PeerState::canonical);
+            if let Some(any) = before.or(now)
+                && plain(before) != plain(now)
+            {
+                found.push(Difference::Peer {
+                    dev: dev.clone(),
+                    key: any.key,
+                    before: before.cloned(),
+                    now: now.cloned(),
+                });
+            }
+        }
+    }
+    for (name, was) in &before.services {
+        let is = now.services.get(name).copied().unwrap_or(false);
+        if is != *was {
+            found.push(Difference::Service {
+                name: name.clone(),
+                before: *was,
+                now: is,
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use aizen_protocol::id::Digest;
 use serde::{Deserialize, Serialize};
@@ -11,9 +12,19 @@ use super::checkpoint::{Network, Scope};
 use super::file::{FileError, FileState, Times};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, LinkState};
+use super::neighbour::{self, NeighbourState};
+use super::nft::{self, NftError, TableState};
 use super::route::{self, RouteKey, RouteState};
+use super::rule::{self, RuleKey, RuleState};
+use super::service::{self, Deed, ServiceError};
 use super::sysctl::{self, SysctlKey};
+use super::uci::UciError;
+use super::wireguard::{self, PeerState, PublicKey, WireguardError};
 use crate::broker::World;
+
+pub(crate) mod uci;
+
+pub use uci::KeyChange;
 
 /// What one operation does to its object, and so how to undo it. Undoing what was never done, or twice, changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +71,71 @@ pub enum Inverse {
         /// SHA-256 of the content that the operation gives it; none if it removes it.
         after: Option<Digest>,
     },
+    /// A policy rule.
+    Rule {
+        /// Which.
+        key: RuleKey,
+        /// All of its family and priority, in order.
+        before: Vec<RuleState>,
+        /// True if the operation leaves it there.
+        after: bool,
+    },
+    /// A table of nftables.
+    Nft {
+        /// `FAMILY NAME`.
+        table: String,
+        /// What was there.
+        before: Option<TableState>,
+        /// Digest of what the operation leaves there, as listed; none if that can't be known before.
+        after: Option<Digest>,
+    },
+    /// A service.
+    Service {
+        /// Which.
+        name: String,
+        /// What the operation does to it.
+        deed: Deed,
+        /// True if it ran.
+        before: bool,
+    },
+    /// A peer of WireGuard.
+    Peer {
+        /// Interface.
+        dev: String,
+        /// Which.
+        key: PublicKey,
+        /// What it was.
+        before: Option<PeerState>,
+        /// What the operation makes of it.
+        after: Option<PeerState>,
+    },
+    /// Keys of one file of OpenWrt's configuration.
+    Uci {
+        /// The file.
+        path: String,
+        /// What it was.
+        before: FileState,
+        /// SHA-256 of the contents that the operations give it.
+        after: Vec<Digest>,
+        /// The keys, in the order of the operations.
+        keys: Vec<KeyChange>,
+    },
+    /// Services were told to read a package's configuration again: they are told once more when it is back.
+    UciReload {
+        /// Which.
+        package: String,
+    },
+    /// A permanent entry of the neighbour table.
+    Neighbour {
+        /// Interface.
+        dev: String,
+        /// Whose.
+        address: IpAddr,
+        /// What was there.
+        before: Option<NeighbourState>,
+        /// What the operation leaves there.
+        after: Option<NeighbourState>,
+    },
 }
 
 /// Why something could not be undone.
@@ -71,6 +147,18 @@ pub enum UndoError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// WireGuard.
+    #[error(transparent)]
+    Wireguard(#[from] WireguardError),
+    /// Configuration of OpenWrt.
+    #[error(transparent)]
+    Uci(#[from] UciError),
+    /// nftables.
+    #[error(transparent)]
+    Nft(#[from] NftError),
     /// A kernel parameter.
     #[error("{key}: {source}")]
     Sysctl {
@@ -89,6 +177,13 @@ pub(crate) enum ObjectId {
     Link(String),
     Sysctl(SysctlKey),
     File(String),
+    Rule(RuleKey),
+    Neighbour(String, IpAddr),
+    Nft(String),
+    Service(String),
+    Uci(String),
+    UciReload(String),
+    Peer(String, PublicKey),
 }
 
 impl Inverse {
@@ -104,6 +199,13 @@ impl Inverse {
             Self::Link { before, .. } => ObjectId::Link(before.name.clone()),
             Self::Sysctl { key, .. } => ObjectId::Sysctl(key.clone()),
             Self::File { path, .. } => ObjectId::File(path.clone()),
+            Self::Rule { key, .. } => ObjectId::Rule(key.clone()),
+            Self::Nft { table, .. } => ObjectId::Nft(table.clone()),
+            Self::Service { name, .. } => ObjectId::Service(name.clone()),
+            Self::Uci { path, .. } => ObjectId::Uci(path.clone()),
+            Self::Peer { dev, key, .. } => ObjectId::Peer(dev.clone(), *key),
+            Self::UciReload { package } => ObjectId::UciReload(package.clone()),
+            Self::Neighbour { dev, address, .. } => ObjectId::Neighbour(dev.clone(), *address),
         }
     }
 
@@ -124,6 +226,35 @@ impl Inverse {
                 before.clone_from(first)
             }
             (Self::File { before, .. }, Self::File { before: first, .. }) => {
+                before.clone_from(first)
+            }
+            (Self::Peer { before, .. }, Self::Peer { before: first, .. }) => {
+                before.clone_from(first)
+            }
+            (Self::Service { before, .. }, Self::Service { before: first, .. }) => *before = *first,
+            (
+                Self::Uci {
+                    before,
+                    after,
+                    keys,
+                    ..
+                },
+                Self::Uci {
+                    before: first,
+                    after: earlier,
+                    keys: before_them,
+                    ..
+                },
+            ) => {
+                before.clone_from(first);
+                after.splice(..0, earlier.iter().copied());
+                keys.splice(..0, before_them.iter().cloned());
+            }
+            (Self::Nft { before, .. }, Self::Nft { before: first, .. }) => before.clone_from(first),
+            (Self::Rule { before, .. }, Self::Rule { before: first, .. }) => {
+                before.clone_from(first)
+            }
+            (Self::Neighbour { before, .. }, Self::Neighbour { before: first, .. }) => {
                 before.clone_from(first)
             }
             // Two operations are joined only if their objects are the same, so their kinds are.
@@ -153,22 +284,7 @@ impl Inverse {
                 Ok(route::restore(kernel, &network.names(), before, &now).await?)
             }
             (Self::Address { before, after }, Some(kernel)) => {
-                let network = Network::read(kernel).await?;
-                let Some(key) = before.as_ref().or(after.as_ref()).map(AddressState::key) else {
-                    return Ok(());
-                };
-                let now = network.addresses.iter().find(|a| a.key() == key);
-                if now.map(AddressState::canonical) == before.as_ref().map(AddressState::canonical)
-                {
-                    return Ok(());
-                }
-                if let Some(now) = now {
-                    address::remove(kernel, &network.names(), now).await?;
-                }
-                if let Some(before) = before {
-                    address::add(kernel, &network.names(), before).await?;
-                }
-                Ok(())
+                Ok(put_address(kernel, before.as_ref(), after.as_ref()).await?)
             }
             (Self::Link { before, .. }, Some(kernel)) => {
                 let network = Network::read(kernel).await?;
@@ -183,11 +299,105 @@ impl Inverse {
                     .ok_or_else(gone)?;
                 Ok(link::restore(kernel, &network.names(), before, now).await?)
             }
-            (Self::Route { .. } | Self::Address { .. } | Self::Link { .. }, None) => {
-                Box::pin(self.undo(world, scope, Some(&Kernel::open()?))).await
+            (Self::Nft { table, before, .. }, _) => Ok(put_table(table, before.as_ref()).await?),
+            (Self::Service { name, before, .. }, _) => {
+                Ok(service::settle(world, name, *before, None).await?)
             }
+            (
+                Self::Peer {
+                    dev, key, before, ..
+                },
+                _,
+            ) => {
+                let now = wireguard::peers(world, dev).await?;
+                if now.iter().find(|p| p.key == *key) != before.as_ref() {
+                    wireguard::put(world, dev, *key, before.as_ref()).await?;
+                }
+                Ok(())
+            }
+            (Self::UciReload { package }, _) => Ok(service::announce(world, package).await?),
+            (
+                Self::Uci {
+                    path,
+                    before,
+                    after,
+                    keys,
+                },
+                _,
+            ) => uci::put(world, scope, path, before, after, keys).await,
+            (Self::Rule { key, before, .. }, Some(kernel)) => {
+                Ok(rule::restore(kernel, key, before).await?)
+            }
+            (
+                Self::Neighbour {
+                    dev,
+                    address,
+                    before,
+                    ..
+                },
+                Some(kernel),
+            ) => Ok(put_neighbour(kernel, dev, *address, before.as_ref()).await?),
+            (
+                Self::Route { .. }
+                | Self::Address { .. }
+                | Self::Link { .. }
+                | Self::Rule { .. }
+                | Self::Neighbour { .. },
+                None,
+            ) => Box::pin(self.undo(world, scope, Some(&Kernel::open()?))).await,
         }
     }
+}
+
+/// Makes an address what it was, unless it is.
+async fn put_address(
+    kernel: &Kernel,
+    before: Option<&AddressState>,
+    after: Option<&AddressState>,
+) -> Result<(), KernelError> {
+    let network = Network::read(kernel).await?;
+    let Some(key) = before.or(after).map(AddressState::key) else {
+        return Ok(());
+    };
+    let now = network.addresses.iter().find(|a| a.key() == key);
+    if now.map(AddressState::canonical) == before.map(AddressState::canonical) {
+        return Ok(());
+    }
+    if let Some(now) = now {
+        address::remove(kernel, &network.names(), now).await?;
+    }
+    if let Some(before) = before {
+        address::add(kernel, &network.names(), before).await?;
+    }
+    Ok(())
+}
+
+/// Makes a neighbour entry what it was, unless it is.
+async fn put_neighbour(
+    kernel: &Kernel,
+    dev: &str,
+    address: IpAddr,
+    before: Option<&NeighbourState>,
+) -> Result<(), KernelError> {
+    let network = Network::read(kernel).await?;
+    let is = |n: &&NeighbourState| n.is_entry(dev, address);
+    match (before, network.neighbours.iter().find(is)) {
+        (Some(before), now) if now != Some(before) => {
+            neighbour::put(kernel, &network.names(), before).await
+        }
+        (None, Some(now)) => neighbour::remove(kernel, &network.names(), now).await,
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+/// Makes a table what it was, unless it is.
+pub(crate) async fn put_table(table: &str, before: Option<&TableState>) -> Result<(), NftError> {
+    let now = nft::read().await?;
+    let plain = |state: &TableState| state.plain.clone();
+    if now.get(table).map(plain) == before.map(plain) {
+        return Ok(());
+    }
+    nft::put(table, before.map(|b| b.text.as_str())).await
 }
 
 /// Writes a parameter unless it has the value.
@@ -275,6 +485,40 @@ impl fmt::Display for Inverse {
                 ..
             } => write!(f, "file delete {path}"),
             Self::File { path, before, .. } => write!(f, "file put back {path}: {before}"),
+            Self::Service { name, deed, before } => match (before, deed) {
+                (true, Deed::Restart | Deed::Reload) => {
+                    write!(f, "service {} {name} with its files put back", deed.word())
+                }
+                (true, _) => write!(f, "service start {name}"),
+                (false, _) => write!(f, "service stop {name}"),
+            },
+            Self::Uci { path, before, .. } => write!(f, "file put back {path}: {before}"),
+            Self::Peer {
+                before: Some(before),
+                ..
+            } => write!(f, "wireguard set {before}"),
+            Self::Peer { dev, key, .. } => write!(f, "wireguard set {dev} peer {key} remove"),
+            Self::UciReload { package } => write!(f, "uci reload {package} once it is put back"),
+            Self::Nft {
+                table,
+                before: Some(before),
+                ..
+            } => write!(f, "nft replace-table {table} by its {before}"),
+            Self::Nft { table, .. } => write!(f, "nft delete-table {table}"),
+            Self::Rule { key, after, .. } => {
+                write!(f, "rule {} {key}", if *after { "delete" } else { "add" })
+            }
+            Self::Neighbour {
+                before: Some(before),
+                ..
+            } => write!(f, "neighbour replace {before}"),
+            Self::Neighbour {
+                dev,
+                address,
+                after: Some(_),
+                ..
+            } => write!(f, "neighbour delete {address} dev {dev}"),
+            Self::Neighbour { .. } => f.write_str("the kernel learns it anew"),
         }
     }
 }

@@ -19,8 +19,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-/// Longest payload of one record, bytes: an operation's inverse with the content of the largest file in base64.
-pub const RECORD: usize = 1 << 20;
+/// Longest payload of one record, bytes: an operation's inverse with the text of the largest table, sealed.
+pub const RECORD: usize = 4 << 20;
+/// What is reserved for an operation on a file, bytes: its inverse with the largest content and attributes, sealed.
+pub const FILE_RECORD: usize = 1 << 20;
 /// Longest journal that is read, bytes.
 pub const JOURNAL: u64 = 64 << 20;
 /// Beyond this length a journal takes only what ends a change: undoing must always find room.

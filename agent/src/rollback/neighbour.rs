@@ -19,7 +19,7 @@ const PROXY: u8 = 0x08;
 
 /// One permanent entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct NeighbourState {
+pub struct NeighbourState {
     /// Interface.
     pub dev: String,
     /// Whose.
@@ -28,6 +28,23 @@ pub(crate) struct NeighbourState {
     pub mac: Option<Mac>,
     /// `NTF_*`.
     pub flags: u8,
+}
+
+impl NeighbourState {
+    /// The permanent entry that an operation asks for.
+    pub(crate) fn asked(dev: &str, address: IpAddr, mac: Option<Mac>) -> Self {
+        Self {
+            dev: dev.to_owned(),
+            address,
+            mac,
+            flags: 0,
+        }
+    }
+
+    /// True for the entry of this name; a proxy is another object.
+    pub(crate) fn is_entry(&self, dev: &str, address: IpAddr) -> bool {
+        self.dev == dev && self.address == address && self.flags & PROXY == 0
+    }
 }
 
 impl fmt::Display for NeighbourState {
@@ -125,4 +142,23 @@ pub(crate) async fn put(
             NLM_F_CREATE | NLM_F_REPLACE,
         )
         .await
+}
+
+/// Removes it.
+///
+/// # Errors
+/// [`KernelError`]; an entry that is gone already is no error.
+pub(crate) async fn remove(
+    kernel: &Kernel,
+    names: &Names,
+    entry: &NeighbourState,
+) -> Result<(), KernelError> {
+    let message = message(entry, names)?;
+    match kernel
+        .act(RouteNetlinkMessage::DelNeighbour(message), 0)
+        .await
+    {
+        Err(error) if error.errno() != Some(nix::libc::ENOENT) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

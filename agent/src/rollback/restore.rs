@@ -8,12 +8,16 @@ use aizen_protocol::private::Text;
 use super::address::{self, AddressState};
 use super::checkpoint::{Checkpoint, Scope};
 use super::difference::Difference;
-use super::inverse::{Inverse, UndoError, put_file, write_sysctl};
+use super::inverse::{Inverse, ObjectId, UndoError, put_file, put_table, uci, write_sysctl};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, Names};
-use super::neighbour;
+use super::neighbour::{self, NeighbourState};
+use super::nft::{self, TableState};
 use super::route::{self, RouteKey, RouteState};
+use super::rule::{self, RuleState};
+use super::service::{self, Deed};
 use super::touched::Touched;
+use super::wireguard::{self, PeerState};
 use crate::broker::World;
 
 /// Waits between looks. IPv6 comes back by itself some time after its link (linkwatch), and one repair may be what the
@@ -44,10 +48,15 @@ pub struct Restored {
 /// [`Checkpoint::persistent`]: inverses of objects that the checkpoint does not hold are passed over.
 pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse]) -> Restored {
     let held = |inverse: &&Inverse| match inverse {
-        Inverse::File { .. } => true,
+        Inverse::File { .. } | Inverse::Uci { .. } | Inverse::UciReload { .. } => true,
+        Inverse::Peer { dev, .. } => checkpoint.peers.contains_key(dev),
+        Inverse::Service { name, .. } => checkpoint.services.contains_key(name),
+        Inverse::Nft { .. } => checkpoint.tables.is_some(),
         Inverse::Route { .. }
         | Inverse::Address { .. }
         | Inverse::Link { .. }
+        | Inverse::Rule { .. }
+        | Inverse::Neighbour { .. }
         | Inverse::Sysctl { .. } => checkpoint.network.is_some(),
     };
     let inverses: Vec<Inverse> = inverses.iter().filter(held).cloned().collect();
@@ -55,7 +64,9 @@ pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse
     let touched = Touched::by(inverses);
     let mut failures = BTreeMap::new();
     let drift = foreign(world, checkpoint, inverses, &touched).await;
+    stop_what_it_started(world, inverses, &mut failures).await;
     undo(world, checkpoint, inverses, &mut failures).await;
+    services(world, inverses, &mut failures).await;
     let mut now = Err(String::from("not read yet"));
     for wait in WAITS {
         tokio::time::sleep(wait).await;
@@ -65,7 +76,7 @@ pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse
         if wrong.is_empty() {
             break;
         }
-        failures = repair(world, &checkpoint.scope, checkpoint, state, &wrong).await;
+        failures = repair(world, checkpoint, state, &wrong, &touched).await;
     }
     // The last repair is read back too.
     if now
@@ -153,6 +164,13 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
                 before,
                 after,
             } => knows_file(now, path, before, after.as_ref()),
+            Inverse::Nft {
+                table,
+                before,
+                after,
+            } => knows_table(now, table, before.as_ref(), after.as_ref()),
+            Inverse::Uci { .. } => knows_keys(inverse, now),
+            Inverse::Peer { .. } => knows_peer(inverse, now),
             _ => true,
         };
     };
@@ -167,7 +185,9 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
                 routes.is_empty() && before.iter().chain(after).any(|r| touched.disturbs(r));
             taken || is(before) || is(after)
         }
-        Inverse::Address { .. } => true,
+        Inverse::Address { .. } | Inverse::Service { .. } | Inverse::UciReload { .. } => true,
+        Inverse::Uci { .. } => knows_keys(inverse, now),
+        Inverse::Peer { .. } => knows_peer(inverse, now),
         Inverse::Link { before, after } => {
             let link = network.links.iter().find(|l| l.name == before.name);
             link.is_some_and(|l| {
@@ -185,7 +205,73 @@ fn knows(inverse: &Inverse, now: &Checkpoint, touched: &Touched) -> bool {
             before,
             after,
         } => knows_file(now, path, before, after.as_ref()),
+        Inverse::Nft {
+            table,
+            before,
+            after,
+        } => knows_table(now, table, before.as_ref(), after.as_ref()),
+        Inverse::Rule { key, before, after } => {
+            let has = |rules: &[RuleState]| rules.iter().any(|r| r.key().as_ref() == Some(key));
+            let present = has(&network.rules);
+            present == has(before) || present == *after
+        }
+        Inverse::Neighbour {
+            dev,
+            address,
+            before,
+            after,
+        } => {
+            let is = |n: &&NeighbourState| n.is_entry(dev, *address);
+            let entry = network.neighbours.iter().find(is);
+            // A link that goes down loses them.
+            let lost = entry.is_none() && touched.down.contains(dev);
+            lost || entry == before.as_ref() || entry == after.as_ref()
+        }
     }
+}
+
+fn knows_keys(inverse: &Inverse, now: &Checkpoint) -> bool {
+    match inverse {
+        Inverse::Uci {
+            path,
+            before,
+            after,
+            keys,
+        } => now
+            .files
+            .get(path)
+            .is_none_or(|file| uci::knows(keys, before, after, file)),
+        _ => true,
+    }
+}
+
+fn knows_peer(inverse: &Inverse, now: &Checkpoint) -> bool {
+    let Inverse::Peer {
+        dev,
+        key,
+        before,
+        after,
+    } = inverse
+    else {
+        return true;
+    };
+    let plain = |peer: Option<&PeerState>| peer.map(PeerState::canonical);
+    let peers = now.peers.get(dev);
+    let is = plain(peers.and_then(|peers| peers.iter().find(|p| p.key == *key)));
+    is == plain(before.as_ref()) || is == plain(after.as_ref())
+}
+
+fn knows_table(
+    now: &Checkpoint,
+    table: &str,
+    before: Option<&TableState>,
+    after: Option<&aizen_protocol::id::Digest>,
+) -> bool {
+    let state = now.tables.iter().find_map(|tables| tables.get(table));
+    let plain = |state: &TableState| state.plain.clone();
+    let (state, before) = (state.map(plain), before.map(plain));
+    // What the operation leaves is not always known; then nobody is accused.
+    state == before || after.is_none_or(|after| nft::digest(state.as_deref()) == *after)
 }
 
 fn knows_file(
@@ -219,12 +305,14 @@ async fn undo(
         if !done.insert(object.clone()) {
             continue;
         }
-        let first = inverses
-            .iter()
-            .find(|i| i.object() == object)
-            .unwrap_or(last);
-        if let Err(error) = first
-            .joined(last)
+        if matches!(last, Inverse::Service { .. } | Inverse::UciReload { .. }) {
+            continue;
+        }
+        let same = inverses.iter().filter(|i| i.object() == object).cloned();
+        let joined = same.reduce(|earlier, later| earlier.joined(&later));
+        if let Err(error) = joined
+            .as_ref()
+            .unwrap_or(last)
             .undo(world, &checkpoint.scope, None)
             .await
         {
@@ -232,6 +320,52 @@ async fn undo(
             failures.insert(format!("{object:?}"), error.to_string());
         }
     }
+}
+
+/// Services that did not run end first: what they would do meanwhile is not undone by anybody.
+async fn stop_what_it_started(
+    world: &World,
+    inverses: &[Inverse],
+    failures: &mut BTreeMap<String, String>,
+) {
+    for (name, (before, _)) in ran(inverses) {
+        if !before && let Err(error) = service::settle(world, name, false, None).await {
+            failures.insert(format!("service {name}"), error.to_string());
+        }
+    }
+}
+
+/// Services that ran run again; with files put back, they read them again, as they did for the change.
+async fn services(world: &World, inverses: &[Inverse], failures: &mut BTreeMap<String, String>) {
+    let files = inverses
+        .iter()
+        .any(|i| matches!(i, Inverse::File { .. } | Inverse::Uci { .. }));
+    for (name, (before, deed)) in ran(inverses) {
+        let again = Some(deed).filter(|_| files);
+        if let Err(error) = service::settle(world, name, before, again).await {
+            failures.insert(format!("service {name}"), error.to_string());
+        }
+    }
+    let mut told = BTreeSet::new();
+    for inverse in inverses {
+        if let Inverse::UciReload { package } = inverse
+            && told.insert(package)
+            && let Err(error) = service::announce(world, package).await
+        {
+            tracing::warn!(%error, package, "its services could not be told that it is put back");
+        }
+    }
+}
+
+/// By service: whether it ran before all, and what was done to it last.
+fn ran(inverses: &[Inverse]) -> BTreeMap<&String, (bool, Deed)> {
+    let mut services: BTreeMap<&String, (bool, Deed)> = BTreeMap::new();
+    for inverse in inverses {
+        if let Inverse::Service { name, deed, before } = inverse {
+            services.entry(name).or_insert((*before, *deed)).1 = *deed;
+        }
+    }
+    services
 }
 
 /// What a difference and its failure share.
@@ -242,16 +376,17 @@ fn subject(difference: &Difference) -> String {
 
 async fn repair(
     world: &World,
-    scope: &Scope,
     checkpoint: &Checkpoint,
     now: &Checkpoint,
     wrong: &[Difference],
+    touched: &Touched,
 ) -> BTreeMap<String, String> {
     let mut failures = BTreeMap::new();
     let mut devices = BTreeSet::new();
     let mut pass = Pass {
         world,
-        scope,
+        scope: &checkpoint.scope,
+        touched,
         door: None,
         routes: None,
     };
@@ -287,6 +422,7 @@ fn ipv4_device(difference: &Difference) -> Option<String> {
 struct Pass<'a> {
     world: &'a World,
     scope: &'a Scope,
+    touched: &'a Touched,
     door: Option<(Kernel, Names)>,
     routes: Option<BTreeMap<RouteKey, Vec<RouteState>>>,
 }
@@ -324,6 +460,10 @@ impl Pass<'_> {
     async fn repair(&mut self, difference: &Difference) -> Result<(), UndoError> {
         match difference {
             Difference::File { path, before, .. } => {
+                let whole = self.touched.objects.contains(&ObjectId::File(path.clone()));
+                if let (Some(keys), false) = (self.touched.uci.get(path), whole) {
+                    return keys.undo(self.world, self.scope, None).await;
+                }
                 put_file(self.world, self.scope, path, before).await
             }
             Difference::Sysctl {
@@ -360,11 +500,34 @@ impl Pass<'_> {
                 let (kernel, names) = self.door().await?;
                 Ok(neighbour::put(kernel, names, before).await?)
             }
-            // Nothing here makes or removes links and rules, and a parameter goes and comes with its interface.
+            Difference::Peer {
+                dev, key, before, ..
+            } => Ok(wireguard::put(self.world, dev, *key, before.as_ref()).await?),
+            Difference::Service { name, before, .. } => {
+                Ok(service::settle(self.world, name, *before, None).await?)
+            }
+            Difference::Nft { table, before, .. } => Ok(put_table(table, before.as_ref()).await?),
+            Difference::Neighbour {
+                before: None,
+                now: Some(now),
+            } => {
+                let (kernel, names) = self.door().await?;
+                Ok(neighbour::remove(kernel, names, now).await?)
+            }
+            Difference::Rule { rule, before } => {
+                let (kernel, _) = self.door().await?;
+                match before {
+                    true => Ok(rule::add(kernel, rule).await?),
+                    false => Ok(rule::remove(kernel, rule).await?),
+                }
+            }
+            // Nothing here makes or removes links, and a parameter goes and comes with its interface.
             Difference::Link { .. }
             | Difference::AddressOrder { .. }
-            | Difference::Rule { .. }
-            | Difference::Neighbour { before: None, .. }
+            | Difference::Neighbour {
+                before: None,
+                now: None,
+            }
             | Difference::Sysctl { before: None, .. } => Ok(()),
         }
     }

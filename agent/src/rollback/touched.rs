@@ -1,13 +1,14 @@
 //! What a change touched, and what may have moved with it: everything else is somebody else's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::address::AddressState;
 use super::checkpoint::Network;
 use super::difference::Difference;
-use super::inverse::{Inverse, ObjectId};
+use super::inverse::{Inverse, ObjectId, uci};
 use super::link::LinkState;
+use super::neighbour::NeighbourState;
 use super::route::RouteState;
 use super::sysctl::SysctlKey;
 
@@ -23,6 +24,8 @@ pub(crate) struct Touched {
     pub(crate) unaddressed: BTreeSet<String>,
     /// Parameters that were written.
     pub(crate) keys: BTreeSet<SysctlKey>,
+    /// Files of which keys were changed, with all of these.
+    pub(crate) uci: BTreeMap<String, Inverse>,
 }
 
 impl Touched {
@@ -50,10 +53,24 @@ impl Touched {
                         .find(|a| a.address.address.is_ipv4());
                     touched.unaddressed.extend(v4.map(|a| a.dev.clone()));
                 }
+                Inverse::Uci { path, .. } => {
+                    let all = match touched.uci.get(path) {
+                        Some(earlier) => earlier.joined(inverse),
+                        None => inverse.clone(),
+                    };
+                    touched.uci.insert(path.clone(), all);
+                }
                 Inverse::Sysctl { key, .. } => {
                     touched.keys.insert(key.clone());
                 }
-                Inverse::Route { .. } | Inverse::File { .. } => {}
+                Inverse::Route { .. }
+                | Inverse::File { .. }
+                | Inverse::Rule { .. }
+                | Inverse::Nft { .. }
+                | Inverse::Service { .. }
+                | Inverse::Peer { .. }
+                | Inverse::UciReload { .. }
+                | Inverse::Neighbour { .. } => {}
             }
         }
         touched
@@ -70,7 +87,19 @@ impl Touched {
     /// True if the change may have caused the difference; `before` tells what hung together.
     pub(crate) fn explains(&self, difference: &Difference, before: Option<&Network>) -> bool {
         match difference {
-            Difference::File { path, .. } => self.has(&ObjectId::File(path.clone())),
+            Difference::File { path, before, now } => {
+                let keys = match self.uci.get(path) {
+                    Some(Inverse::Uci { keys, .. }) => uci::differ(keys, before, now),
+                    _ => false,
+                };
+                keys || self.has(&ObjectId::File(path.clone()))
+            }
+            // A prefix that one peer takes is another one's loss.
+            Difference::Peer { dev, .. } => self
+                .objects
+                .iter()
+                .any(|o| matches!(o, ObjectId::Peer(of, _) if of == dev)),
+            Difference::Service { name, .. } => self.has(&ObjectId::Service(name.clone())),
             Difference::Link {
                 before: Some(old),
                 now: Some(now),
@@ -94,12 +123,21 @@ impl Touched {
                 self.has(&ObjectId::Route(key.clone()))
                     || before.iter().any(|r| self.explains_route(r))
             }
+            Difference::Nft { table, .. } => self.has(&ObjectId::Nft(table.clone())),
+            Difference::Rule { rule, .. } => {
+                rule.key().is_some_and(|key| self.has(&ObjectId::Rule(key)))
+            }
+            Difference::Neighbour {
+                before: None,
+                now: Some(entry),
+            } => self.has_neighbour(entry),
             Difference::Neighbour {
                 before: Some(entry),
                 ..
             } => {
                 // The last IPv4 address takes the ARP table with it (`arp_ifdown`).
-                self.down.contains(&entry.dev)
+                self.has_neighbour(entry)
+                    || self.down.contains(&entry.dev)
                     || (entry.address.is_ipv4() && self.unaddressed.contains(&entry.dev))
                     || (entry.address.is_ipv6() && self.by_ipv6_key(&entry.dev))
             }
@@ -115,9 +153,16 @@ impl Touched {
                 before: None,
                 now: None,
             }
-            | Difference::Rule { .. }
-            | Difference::Neighbour { before: None, .. } => false,
+            | Difference::Neighbour {
+                before: None,
+                now: None,
+            } => false,
         }
+    }
+
+    fn has_neighbour(&self, entry: &NeighbourState) -> bool {
+        let name = ObjectId::Neighbour(entry.dev.clone(), entry.address);
+        entry.is_entry(&entry.dev, entry.address) && self.has(&name)
     }
 
     fn has(&self, object: &ObjectId) -> bool {

@@ -3,7 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use aizen_protocol::package::manifest::{
-    FileOperation, Manifest, Operation, Risk, SysctlOperation,
+    FileOperation, Manifest, NeighbourOperation, NftOperation, Operation, Risk, RuleOperation,
+    ServiceOperation, SysctlOperation, UciOperation, UciPair, WireguardOperation,
 };
 use aizen_protocol::package::{DeliveryMode, Package};
 use aizen_protocol::reason::Reason;
@@ -39,6 +40,12 @@ pub struct Policy {
     pub read: Vec<String>,
     /// Kernel parameters that a change may set; an entry that ends in `.` stands for all below.
     pub sysctls: Vec<String>,
+    /// Tables of nftables that a change may replace: `FAMILY NAME`, or a family alone for all of it.
+    pub nft_tables: Vec<String>,
+    /// Services that a change may start, stop, restart or reload.
+    pub services: Vec<String>,
+    /// Packages of OpenWrt's configuration that a change may change and reload.
+    pub uci: Vec<String>,
     /// Interfaces whose links, addresses and routes no change may touch.
     pub protected_links: Vec<String>,
     /// Longest time from arming to the automatic rollback, seconds.
@@ -64,6 +71,26 @@ impl Default for Policy {
             files: list(&["/etc/resolv.conf", "/etc/hosts"]),
             read: list(&["/proc/sys/net/", "/sys/class/net/", "/etc/nsswitch.conf"]),
             sysctls: list(&["net."]),
+            nft_tables: list(&["ip", "ip6", "inet", "arp", "bridge", "netdev"]),
+            services: list(&[
+                "NetworkManager",
+                "chrony",
+                "chronyd",
+                "dnsmasq",
+                "firewall",
+                "hostapd",
+                "network",
+                "networking",
+                "ntpd",
+                "odhcpd",
+                "sysntpd",
+                "systemd-networkd",
+                "systemd-resolved",
+                "systemd-timesyncd",
+                "unbound",
+                "wpa_supplicant",
+            ]),
+            uci: list(&["dhcp", "firewall", "network"]),
             protected_links: Vec::new(),
             deadline_max_s: 900,
             timeout_max_s: 300,
@@ -183,6 +210,45 @@ impl Policy {
                 // Without an interface it may be any: also a protected one.
                 None => self.protected_links.is_empty(),
             },
+            // A rule decides for packets of every interface that it does not name.
+            Operation::Rule(RuleOperation::Add(rule) | RuleOperation::Delete(rule)) => {
+                self.protected_links.is_empty()
+                    || rule
+                        .iif
+                        .as_deref()
+                        .is_some_and(|iif| free(iif) && rule.oif.as_deref().is_none_or(free))
+            }
+            Operation::Neighbour(NeighbourOperation::Replace(entry)) => free(&entry.dev),
+            Operation::Neighbour(NeighbourOperation::Delete(name)) => free(&name.dev),
+            Operation::Wireguard(WireguardOperation::SetPeer(peer)) => free(&peer.dev),
+            Operation::Wireguard(WireguardOperation::RemovePeer(name)) => free(&name.dev),
+            Operation::Service(
+                ServiceOperation::Start(name)
+                | ServiceOperation::Stop(name)
+                | ServiceOperation::Restart(name)
+                | ServiceOperation::Reload(name),
+            ) => {
+                let name = name.strip_suffix(".service").unwrap_or(name);
+                self.services.iter().any(|service| service == name)
+            }
+            Operation::Uci(
+                UciOperation::Set(UciPair { key, .. })
+                | UciOperation::AddList(UciPair { key, .. })
+                | UciOperation::DelList(UciPair { key, .. })
+                | UciOperation::Delete(key)
+                | UciOperation::Reload(key),
+            ) => {
+                let package = key.split('.').next().unwrap_or_default();
+                self.uci.iter().any(|allowed| allowed == package)
+            }
+            Operation::Nft(
+                NftOperation::ReplaceTable(table) | NftOperation::DeleteTable(table),
+            ) => {
+                let name = format!("{} {}", table.family, table.name);
+                self.nft_tables
+                    .iter()
+                    .any(|entry| *entry == table.family || *entry == name)
+            }
         }
     }
 }

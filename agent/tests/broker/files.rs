@@ -22,9 +22,7 @@ fn delete(path: &str) -> Operation {
 fn root() -> (TempDir, World) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("etc")).unwrap();
-    let world = World {
-        root: folder.path().to_owned(),
-    };
+    let world = World::at(folder.path());
     (folder, world)
 }
 
@@ -323,7 +321,7 @@ async fn what_is_no_plain_file_is_refused() {
     }
     assert_eq!(fs::read(etc.join("other")).unwrap(), b"safe");
     drop(socket);
-    let host = World { root: "/".into() };
+    let host = World::at("/");
     refused(
         &host,
         "/proc/sys/kernel/core_pattern",

@@ -70,11 +70,83 @@ pub(crate) fn router() {
         "-6 route add default via 2001:db8:1::1 dev wan metric 512",
         "-6 route add 2001:db8:99::/48 via 2001:db8:2::9 dev lan",
         "rule add from 10.1.0.0/24 lookup 100 priority 1000",
+        "rule add from 10.5.0.0/24 lookup 100 priority 1000",
         "neighbour add 10.1.0.77 lladdr 02:00:00:00:00:77 dev lan nud permanent",
     ] {
         ip(command);
     }
+    nft("-f -", FILTERS);
     settle();
+}
+
+/// A table as routers have one, with all that moves by itself, and somebody else's.
+const FILTERS: &str = r#"
+table inet guard {
+    counter seen { packets 7 bytes 700
+    }
+    set learned {
+        type ipv4_addr
+        flags dynamic,timeout
+        timeout 1h
+        elements = { 198.51.100.7 }
+    }
+    set blocked {
+        type ipv4_addr
+        flags interval
+        counter
+        elements = { 203.0.113.0/24 counter packets 5 bytes 10 }
+    }
+    map ports {
+        type inet_service : verdict
+        elements = { 22 : accept, 23 : drop }
+    }
+    chain in {
+        type filter hook input priority filter; policy accept;
+        ip saddr @blocked counter packets 3 bytes 4 drop comment "a } b # c"
+        iifname "wan" ct state new update @learned { ip saddr } counter name "seen"
+        tcp dport vmap @ports
+        limit rate 5/second accept
+    }
+}
+table ip other {
+    chain out {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname "wan" masquerade
+    }
+}
+"#;
+
+/// `nft ARGUMENTS…`, which must succeed.
+pub(crate) fn nft(arguments: &str, input: &str) -> String {
+    use std::process::Stdio;
+    let mut child = Command::new("nft")
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("these tests need the Debian package nftables");
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "nft {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a tool shows: `ip` unless another one is named.
+pub(crate) fn show(arguments: &str) -> String {
+    match arguments.strip_prefix("nft ") {
+        Some(arguments) => nft(arguments, ""),
+        None => ip(arguments),
+    }
 }
 
 /// IPv6 gives each link its own address some time after it is up; a checkpoint before that would see it come.
@@ -90,7 +162,7 @@ fn settle() {
     }
 }
 
-/// What `ip` shows, without what moves by itself: an opinion that is not ours.
+/// What `ip` and `nft` show, counters included, without what moves by itself: an opinion that is not ours.
 pub(crate) fn picture() -> String {
     let steady = |line: &&str| {
         !line.contains("table local") && !line.contains("fe80::") && !line.contains("ff00::")
@@ -117,6 +189,9 @@ pub(crate) fn picture() -> String {
         }
         all += &format!("{command}\n{}\n", lines.join("\n"));
     }
+    let moves = |line: &&str| !line.contains("expires");
+    let filters = nft("list ruleset", "");
+    all.extend(filters.lines().filter(moves).map(|l| format!("{l}\n")));
     for key in [
         "net/ipv4/ip_forward",
         "net/ipv4/conf/lan/accept_redirects",
@@ -133,7 +208,7 @@ pub(crate) fn picture() -> String {
 
 /// The real root: for tests that touch no file.
 pub(crate) fn host() -> World {
-    World { root: "/".into() }
+    World::at("/")
 }
 
 pub(crate) fn operation(json: &str) -> Operation {

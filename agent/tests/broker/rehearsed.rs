@@ -27,9 +27,13 @@ fn device() -> (TempDir, World) {
         "nameserver 192.0.2.53\nsearch lan\n",
     )
     .unwrap();
-    let world = World {
-        root: folder.path().to_owned(),
-    };
+    fs::create_dir(folder.path().join("etc/config")).unwrap();
+    fs::write(
+        folder.path().join("etc/config/network"),
+        "config interface 'lan'\n\toption ipaddr '10.1.0.1'\n",
+    )
+    .unwrap();
+    let world = World::at(folder.path());
     (folder, world)
 }
 
@@ -39,6 +43,10 @@ const GRANTS: &[&str] = &[
     r#"{"link":{"set":{"dev":"lan","up":false}}}"#,
     r#"{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}"#,
     r#"{"address":{"add":{"address":"10.2.0.1/24","dev":"wan"}}}"#,
+    r#"{"rule":{"add":{"priority":900,"iif":"lan","table":100}}}"#,
+    r#"{"neighbour":{"replace":{"address":"10.1.0.9","lladdr":"02:00:00:00:00:09","dev":"lan"}}}"#,
+    r#"{"nft":{"replace_table":{"family":"inet","name":"guard"}}}"#,
+    r#"{"uci":{"set":{"key":"network.lan.ipaddr","value":"10.2.0.1"}}}"#,
 ];
 
 const SCRIPT: &str = r#"set -e
@@ -46,6 +54,18 @@ sed 's/192.0.2.53/192.0.2.54/' /etc/resolv.conf | change file write /etc/resolv.
 change route replace default via "$IP_A" dev wan metric 100
 change sysctl net.ipv4.ip_forward=1
 change address add 10.2.0.1/24 dev wan
+change rule add priority 900 iif lan lookup 100
+change neighbour replace 10.1.0.9 lladdr 02:00:00:00:00:09 dev lan
+change nft replace-table inet guard <<'END'
+table inet guard {
+    set s { type ipv4_addr; elements = { 192.0.2.9, 192.0.2.8 }
+    }
+    chain in { type filter hook input priority 0; policy accept
+        ip saddr @s drop
+    }
+}
+END
+change uci set network.lan.ipaddr=10.2.0.1
 change link set lan down
 "#;
 
@@ -188,6 +208,10 @@ fn every_kind_of_change_is_shown_as_it_will_be() {
             ObjectKind::Sysctl,
             ObjectKind::Address,
             ObjectKind::Link,
+            ObjectKind::Rule,
+            ObjectKind::Neighbour,
+            ObjectKind::Nft,
+            ObjectKind::Uci,
         ] {
             assert!(kinds.contains(&kind), "{kinds:?}");
         }
@@ -197,6 +221,10 @@ fn every_kind_of_change_is_shown_as_it_will_be() {
             "- default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100\n+ default via 192.0.2.9 dev wan proto static metric 100\n",
             "- net.ipv4.ip_forward = 0\n+ net.ipv4.ip_forward = 1\n",
             "+ 10.2.0.1/24 dev wan\n",
+            "+ rule 900 iif lan lookup 100\n",
+            "+ 10.1.0.9 dev lan lladdr 02:00:00:00:00:09\n",
+            "+\t\tip saddr @s drop\n",
+            "- network.lan.ipaddr='10.1.0.1'\n+ network.lan.ipaddr='10.2.0.1'\n",
             "- lan up mtu 1500\n+ lan down mtu 1500\n",
             "- 10.9.0.0/16 via 10.1.0.9 dev lan proto static\n",
         ] {
@@ -243,7 +271,7 @@ fn what_a_script_is_denied_it_hears_and_nothing_happens() {
             output.contains("change: file write /etc/shadow: not granted"),
             "{output}"
         );
-        assert!(output.contains("change: unknown object 'reboot': route, address, link, sysctl or file\nusage: change"), "{output}");
+        assert!(output.contains("change: unknown object 'reboot': route, address, link, rule, neighbour, nft, service, uci, wireguard, sysctl or file\nusage: change"), "{output}");
         assert!(output.ends_with("exit 2\n"), "{output}");
         assert_eq!(
             (served.changes.len(), served.denied.len(), inverses.len()),
@@ -386,7 +414,7 @@ fn files_of_the_real_root_are_rehearsed_on_copies() {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let path = folder.path().join("resolv.conf");
         fs::write(&path, "nameserver 192.0.2.53\n").unwrap();
-        let world = World { root: "/".into() };
+        let world = World::at("/");
         let grants = operations(&[
             &format!(r#"{{"file":{{"write":"{0}"}}}}"#, path.display()),
             &format!(r#"{{"file":{{"delete":"{0}"}}}}"#, path.display()),

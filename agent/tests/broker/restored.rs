@@ -4,7 +4,8 @@ use aizen_agent::rollback::{Checkpoint, Inverse, restore};
 
 use crate::cases::CASES;
 use crate::lab::{
-    assert_same, host, in_namespace, ip, operation, operations, picture, router, run, take,
+    assert_same, host, in_namespace, ip, nft, operation, operations, picture, router, run, show,
+    take,
 };
 
 async fn restored(checkpoint: &Checkpoint, inverses: &[Inverse]) -> Checkpoint {
@@ -27,6 +28,7 @@ fn everything() -> Vec<aizen_protocol::package::manifest::Operation> {
         r#"{"sysctl":{"set":{"key":"net.ipv6.conf.all.forwarding","value":"1"}}}"#,
         r#"{"sysctl":{"set":{"key":"net.ipv6.conf.all.disable_ipv6","value":"1"}}}"#,
         r#"{"sysctl":{"set":{"key":"net.ipv4.tcp_rmem","value":"1 2 3"}}}"#,
+        r#"{"nft":{"delete_table":{"family":"ip","name":"any"}}}"#,
     ])
 }
 
@@ -39,16 +41,20 @@ fn each_operation_is_done_and_undone_and_undoing_twice_is_undoing_once() {
             let whole = take(&host(), &everything()).await;
             let checkpoint = take(&host(), &grants).await;
             let before = picture();
-            let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
-                .await
-                .all_done();
+            let run = run(
+                &host(),
+                &grants,
+                &[(grants[0].clone(), case.content.as_bytes())],
+            )
+            .await
+            .all_done();
             assert_eq!(run.inverses.len(), 1, "{}", case.operation);
             assert!(!run.served.changes.is_empty(), "{}", case.operation);
             assert!(
-                ip(case.shows.0).contains(case.shows.1),
+                show(case.shows.0).contains(case.shows.1),
                 "{}: {}",
                 case.operation,
-                ip(case.shows.0)
+                show(case.shows.0)
             );
             assert_ne!(
                 take(&host(), &grants).await.digest(),
@@ -72,9 +78,13 @@ fn undoing_what_was_journalled_but_not_done_changes_nothing() {
         in_namespace(async || {
             router();
             let grants = [operation(case.operation)];
-            let run = run(&host(), &grants, &[(grants[0].clone(), b"")])
-                .await
-                .all_done();
+            let run = run(
+                &host(),
+                &grants,
+                &[(grants[0].clone(), case.content.as_bytes())],
+            )
+            .await
+            .all_done();
             let inverses = run.inverses;
             // Another router, on which the operation was never done.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -266,6 +276,135 @@ fn an_object_that_both_changed_is_put_back_and_the_other_hand_is_named() {
             result.drift
         );
         assert_same(&checkpoint, &result.after.unwrap());
+    });
+}
+
+#[test]
+fn what_a_stranger_changes_meanwhile_stays_whatever_the_operation() {
+    for case in CASES {
+        in_namespace(async || {
+            router();
+            ip("link add dmz address 02:00:00:00:00:05 type veth peer name far2");
+            ip("link set dmz up");
+            ip("link set far2 up");
+            let grants = [operation(case.operation)];
+            let checkpoint = take(&host(), &grants).await;
+            let before = picture();
+            let run = run(
+                &host(),
+                &grants,
+                &[(grants[0].clone(), case.content.as_bytes())],
+            )
+            .await
+            .all_done();
+            ip("route add 203.0.113.0/24 dev dmz");
+            ip("rule add from 198.18.0.0/16 lookup 77 priority 5000");
+            ip("neighbour add 203.0.113.9 lladdr 02:00:00:00:00:99 dev dmz nud permanent");
+            nft("-f -", "table ip stranger { }\n");
+            for _ in 0..2 {
+                let result = restore(&host(), &checkpoint, &run.inverses).await;
+                assert!(
+                    result.not_restored.is_empty(),
+                    "{}: {:#?}",
+                    case.operation,
+                    result.not_restored
+                );
+                let told = |word: &str| result.drift.iter().any(|d| d.0.contains(word));
+                let theirs = if case.operation.contains("nft") {
+                    told("nft table ip stranger")
+                } else {
+                    told("route 203.0.113.0/24")
+                        && told("rule 5000 from 198.18.0.0/16 lookup 77: was absent, is there")
+                        && told("neighbour 203.0.113.9 dev dmz")
+                };
+                assert!(theirs, "{}: {:#?}", case.operation, result.drift);
+            }
+            for (look, stays) in [
+                ("route", "203.0.113.0/24 dev dmz"),
+                ("rule", "5000:\tfrom 198.18.0.0/16 lookup 77"),
+                ("neighbour show nud permanent", "203.0.113.9 dev dmz"),
+                ("nft list tables", "table ip stranger"),
+            ] {
+                assert!(
+                    show(look).contains(stays),
+                    "{}: {}",
+                    case.operation,
+                    show(look)
+                );
+            }
+            ip("rule del priority 5000");
+            ip("link del dmz");
+            nft("delete table ip stranger", "");
+            let without = |text: String| {
+                let theirs = |line: &&str| !line.contains("dmz") && !line.contains("far2");
+                text.lines()
+                    .filter(theirs)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(without(before), without(picture()), "{}", case.operation);
+        });
+    }
+}
+
+#[test]
+fn a_table_that_both_changed_is_put_back_and_the_other_hand_is_named() {
+    in_namespace(async || {
+        router();
+        let text = "table inet guard {\n\tchain in {\n\t\ttcp dport 23 drop\n\t}\n}\n";
+        let grants = operations(&[r#"{"nft":{"replace_table":{"family":"inet","name":"guard"}}}"#]);
+        let checkpoint = take(&host(), &grants).await;
+        let before = picture();
+        let run = run(&host(), &grants, &[(grants[0].clone(), text.as_bytes())])
+            .await
+            .all_done();
+        nft("add rule inet guard in tcp dport 24 drop", "");
+        let result = restore(&host(), &checkpoint, &run.inverses).await;
+        assert!(result.not_restored.is_empty());
+        assert!(
+            result
+                .drift
+                .iter()
+                .any(|d| d.0.contains("somebody else changed")),
+            "{:?}",
+            result.drift
+        );
+        assert_eq!(before, picture());
+    });
+}
+
+#[test]
+fn a_set_of_twenty_thousand_elements_is_replaced_and_put_back() {
+    in_namespace(async || {
+        router();
+        let table = |first: u8| {
+            let elements: Vec<String> = (0..20_000)
+                .map(|n| format!("{first}.1.{}.{}", n / 256, n % 256))
+                .collect();
+            format!(
+                "table inet big {{\n\tset s {{\n\t\ttype ipv4_addr\n\t\telements = {{ {} }}\n\t}}\n}}\n",
+                elements.join(", ")
+            )
+        };
+        nft("-f -", &table(11));
+        let grants = operations(&[r#"{"nft":{"replace_table":{"family":"inet","name":"big"}}}"#]);
+        let checkpoint = take(&host(), &grants).await;
+        let before = picture();
+        let run = run(
+            &host(),
+            &grants,
+            &[(grants[0].clone(), table(12).as_bytes())],
+        )
+        .await
+        .all_done();
+        let journalled = serde_json::to_vec(&run.inverses[0]).unwrap().len();
+        assert!(
+            journalled < aizen_agent::rollback::journal::RECORD / 2,
+            "{journalled}"
+        );
+        assert!(nft("list table inet big", "").contains("12.1.77.7"));
+        assert_same(&checkpoint, &restored(&checkpoint, &run.inverses).await);
+        assert_eq!(before, picture());
     });
 }
 

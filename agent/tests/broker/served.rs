@@ -19,7 +19,12 @@ fn an_operation_that_is_not_granted_is_refused_and_changes_nothing() {
             router();
             let before = picture();
             let grants = operations(&[r#"{"route":{"add":{"dst":"203.0.113.0/24","dev":"lan"}}}"#]);
-            let run = run(&host(), &grants, &[(operation(case.operation), b"")]).await;
+            let run = run(
+                &host(),
+                &grants,
+                &[(operation(case.operation), case.content.as_bytes())],
+            )
+            .await;
             let [Answer::Refused(why)] = run.answers.as_slice() else {
                 panic!("{:?}", run.answers)
             };
@@ -72,7 +77,13 @@ fn a_journal_that_fails_means_that_nothing_is_done() {
             let full = |_: &aizen_agent::rollback::Inverse| {
                 Err(io::Error::from_raw_os_error(nix::libc::ENOSPC))
             };
-            let run = run_with(&host(), &grants, &[(grants[0].clone(), b"")], full).await;
+            let run = run_with(
+                &host(),
+                &grants,
+                &[(grants[0].clone(), case.content.as_bytes())],
+                full,
+            )
+            .await;
             let [Answer::Failed(why)] = run.answers.as_slice() else {
                 panic!("{:?}", run.answers)
             };
@@ -122,6 +133,26 @@ fn a_failure_says_what_to_what_and_why() {
             (
                 r#"{"route":{"add":{"dst":"10.3.0.0/16","via":"172.31.0.1"}}}"#,
                 "route 10.3.0.0/16: the next hop 172.31.0.1 is not on the network of any interface",
+            ),
+            (
+                r#"{"rule":{"add":{"priority":1000,"from":"10.1.0.0/24","table":100}}}"#,
+                "rule add 1000 from 10.1.0.0/24 lookup 100: it exists already",
+            ),
+            (
+                r#"{"rule":{"delete":{"priority":1000,"from":"10.1.0.0/24","table":101}}}"#,
+                "no such rule; there is 'rule 1000 from 10.1.0.0/24 lookup 100' and",
+            ),
+            (
+                r#"{"neighbour":{"delete":{"address":"10.1.0.77","dev":"nope"}}}"#,
+                "cannot find device \"nope\"",
+            ),
+            (
+                r#"{"nft":{"delete_table":{"family":"inet","name":"none"}}}"#,
+                "nft table inet none: no such table",
+            ),
+            (
+                r#"{"nft":{"replace_table":{"family":"inet","name":"guard"}}}"#,
+                "the text must be 'table inet guard { … }' and nothing else",
             ),
             (
                 r#"{"route":{"add":{"dst":"10.3.0.0/16","dev":"nope"}}}"#,

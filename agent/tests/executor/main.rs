@@ -17,7 +17,15 @@ mod crashes;
 mod device;
 mod door;
 mod faults;
+#[path = "../broker/lab.rs"]
+#[expect(
+    dead_code,
+    reason = "the broker's tests use more of the router than these"
+)]
+mod lab;
+mod prefixes;
 mod refusals;
+mod ubus;
 
 use std::process::ExitCode;
 
@@ -40,20 +48,14 @@ fn main() -> ExitCode {
         .chain(door::ALL)
         .chain(abuse::ALL)
         .chain(faults::ALL)
+        .chain(prefixes::ALL)
+        .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
+        .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()
         .collect();
-    let long = faults::LONG.iter().copied();
-    let ignored = words.iter().any(|w| w == "--ignored");
-    let cases: Vec<Case> = match words
-        .iter()
-        .any(|w| w == "--list" || w == "--include-ignored")
-    {
-        _ if ignored => long.collect(),
-        true => cases.into_iter().chain(long).collect(),
-        false => cases,
-    };
     if words.iter().any(|w| w == "--list") {
-        for (name, _) in cases {
+        let ignored = words.iter().any(|w| w == "--ignored");
+        for (name, _) in cases.iter().filter(|_| !ignored) {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;

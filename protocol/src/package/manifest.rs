@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::limit;
 
+pub use super::operation::{
+    Neighbour, NeighbourName, NeighbourOperation, NftOperation, NftTable, Rule, RuleOperation,
+    ServiceOperation, UciOperation, UciPair, WireguardOperation, WireguardPeer, WireguardPeerName,
+};
+
 /// How much a script may touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +54,25 @@ impl From<&str> for Value {
     }
 }
 
+/// Services that connections stand on.
+const CARRIERS: &[&str] = &[
+    "NetworkManager",
+    "dhcpcd",
+    "firewall",
+    "firewalld",
+    "hostapd",
+    "network",
+    "networking",
+    "nftables",
+    "odhcpd",
+    "openvpn",
+    "pppd",
+    "systemd-networkd",
+    "ufw",
+    "wpa_supplicant",
+    "wpad",
+];
+
 /// One typed operation, as granted by a manifest and as asked for by `change`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,6 +87,18 @@ pub enum Operation {
     Sysctl(SysctlOperation),
     /// A regular file.
     File(FileOperation),
+    /// A policy rule.
+    Rule(RuleOperation),
+    /// An entry of the neighbour table.
+    Neighbour(NeighbourOperation),
+    /// A table of nftables.
+    Nft(NftOperation),
+    /// A service.
+    Service(ServiceOperation),
+    /// Configuration of OpenWrt.
+    Uci(UciOperation),
+    /// A peer of WireGuard.
+    Wireguard(WireguardOperation),
 }
 
 /// What is done to a route.
@@ -279,17 +315,34 @@ impl Manifest {
             && (self.class != Class::Diagnose || self.operations.is_empty())
     }
 
-    /// The least risk that the operations have whatever the device: links, addresses, routes and `net.*` parameters
+    /// The least risk that the operations have whatever the device: links, addresses, routes, rules, neighbours, filters and `net.*` parameters
     /// can cut it off; a file alone can not before something reads it.
     #[must_use]
     pub fn risk(&self) -> Risk {
         let of = |operation: &Operation| match operation {
             Operation::File(_) => Risk::Low,
+            Operation::Uci(UciOperation::Reload(_)) => Risk::High,
+            Operation::Uci(_) => Risk::Low,
+            Operation::Service(
+                ServiceOperation::Start(name)
+                | ServiceOperation::Stop(name)
+                | ServiceOperation::Restart(name)
+                | ServiceOperation::Reload(name),
+            ) => match name.strip_suffix(".service").unwrap_or(name) {
+                name if CARRIERS.contains(&name) => Risk::High,
+                _ => Risk::Medium,
+            },
             Operation::Sysctl(SysctlOperation::Set(sysctl)) if !sysctl.key.starts_with("net") => {
                 Risk::Low
             }
             Operation::Sysctl(_) => Risk::Medium,
-            Operation::Route(_) | Operation::Address(_) | Operation::Link(_) => Risk::High,
+            Operation::Route(_)
+            | Operation::Address(_)
+            | Operation::Link(_)
+            | Operation::Rule(_)
+            | Operation::Neighbour(_)
+            | Operation::Nft(_)
+            | Operation::Wireguard(_) => Risk::High,
         };
         let computed = match self.class {
             Class::Diagnose => Risk::None,

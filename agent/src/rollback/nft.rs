@@ -1,0 +1,320 @@
+//! nftables as text: `nft` lists a table, one batch makes it what a text says (nft(8)).
+//!
+//! Text and not the kernel's expressions, because a model of them that is not whole would lose what it does not know.
+//! Every question and every batch is one process, on a thread beside the runtime, in the caller's network namespace.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use aizen_protocol::id::Digest;
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use crate::collect::aside;
+
+/// Where distributions put it; the caller's PATH decides nothing.
+const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
+/// Longest wait for one run of it.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Longest ruleset that is read, bytes.
+const RULESET: usize = 32 << 20;
+/// What is kept of its complaints, bytes.
+const COMPLAINT: u64 = 2 << 10;
+
+/// Why nftables could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// There is no `nft`.
+    #[error("the program 'nft' is not installed")]
+    Missing,
+    /// It could not be run.
+    #[error("'nft' could not be run: {0}")]
+    Run(#[from] io::Error),
+    /// It refused.
+    #[error("nft: {0}")]
+    Refused(String),
+    /// It did not end.
+    #[error("'nft' did not end within {} s", ANSWER.as_secs())]
+    Silent,
+    /// More than is kept.
+    #[error("the ruleset has more than {RULESET} bytes of text")]
+    TooLarge,
+    /// Its listing is not one.
+    #[error("what 'nft' lists can't be read")]
+    Unreadable,
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableState {
+    /// All of it, with counters and what its sets learned: what is put back.
+    pub(crate) text: String,
+    /// Without what moves by itself: what is compared and shown.
+    pub(crate) plain: String,
+}
+
+impl fmt::Display for TableState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = digest(Some(&self.plain)).to_string();
+        let lines = self.plain.lines().count();
+        write!(f, "{lines} lines (SHA-256 {}…)", &digest[..16])
+    }
+}
+
+/// By `FAMILY NAME`.
+pub(crate) type Tables = BTreeMap<String, TableState>;
+
+/// What tells two states of a table apart; an absent one has a digest, too.
+pub(crate) fn digest(plain: Option<&str>) -> Digest {
+    Digest::of(plain.unwrap_or_default().as_bytes())
+}
+
+/// All tables of the current network namespace.
+pub(crate) async fn read() -> Result<Tables, NftError> {
+    run(|| {
+        let whole = split(&nft(&["list", "ruleset"], "")?)?;
+        let short = split(&nft(&["--stateless", "list", "ruleset"], "")?)?;
+        let pair = |(name, text): (String, String)| {
+            // One that came between the two questions shows its state; the next look does not.
+            let plain = plain(short.get(&name).unwrap_or(&text));
+            (name, TableState { text, plain })
+        };
+        Ok(whole.into_iter().map(pair).collect())
+    })
+    .await
+}
+
+/// Makes a table what the text says, or absent: all or nothing.
+pub(crate) async fn put(table: &str, text: Option<&str>) -> Result<(), NftError> {
+    let batch = batch(table, text);
+    run(move || nft(&["-f", "-"], &batch).map(drop)).await
+}
+
+/// Asks whether the kernel would take it, and changes nothing.
+pub(crate) async fn check(table: &str, text: Option<&str>) -> Result<(), NftError> {
+    let batch = batch(table, text);
+    run(move || nft(&["--check", "-f", "-"], &batch).map(drop)).await
+}
+
+/// What a table would be once it is made of `text`: tried in an empty network namespace, which ends with the thread.
+/// None where that can't tell, because the text names interfaces that are not there.
+pub(crate) async fn would_be(table: &str, text: &str) -> Result<Option<String>, NftError> {
+    let (table, text) = (table.to_owned(), text.to_owned());
+    run(move || {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() || nft(&["-f", "-"], &text).is_err() {
+            return Ok(None);
+        }
+        let words: Vec<&str> = ["--stateless", "list", "table"]
+            .into_iter()
+            .chain(table.split(' '))
+            .collect();
+        Ok(Some(plain(&nft(&words, "")?)))
+    })
+    .await
+}
+
+/// True if a listing says all that the table is: what iptables-nft keeps in one is shown as a remark, and a table that
+/// a running program owns can be changed by that program alone.
+pub(crate) fn is_whole(text: &str) -> bool {
+    !text.lines().any(|line| {
+        let line = line.trim_start();
+        let words = || line.split_whitespace();
+        line.starts_with("# xt_")
+            || words().any(|word| word == "xt")
+            || (line.starts_with("flags ") && words().any(|word| word == "owner"))
+    })
+}
+
+fn batch(table: &str, text: Option<&str>) -> String {
+    // Naming it first makes the removal good for one that is absent.
+    format!(
+        "table {table}\ndelete table {table}\n{}\n",
+        text.unwrap_or_default()
+    )
+}
+
+async fn run<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NftError> + Send + 'static,
+) -> Result<T, NftError> {
+    aside::run("aizen-nft", work).await?
+}
+
+fn nft(words: &[&str], input: &str) -> Result<String, NftError> {
+    let program = PROGRAMS.iter().find(|path| Path::new(path).exists());
+    let mut child = Command::new(program.ok_or(NftError::Missing)?)
+        .args(words)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let ended = converse(&mut child, input);
+    if ended.is_err() {
+        // It may have ended by itself.
+        child.kill().ok();
+    }
+    let status = child.wait()?;
+    let (listed, said) = ended?;
+    if !status.success() {
+        return Err(NftError::Refused(
+            String::from_utf8_lossy(&said).trim().to_owned(),
+        ));
+    }
+    String::from_utf8(listed).map_err(|_| NftError::Unreadable)
+}
+
+/// Writes its input and reads both outputs at once: each pipe holds 64 KiB.
+fn converse(child: &mut Child, input: &str) -> Result<(Vec<u8>, Vec<u8>), NftError> {
+    let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+    let mut stdin = child.stdin.take().ok_or_else(gone)?;
+    let stdout = child.stdout.take().ok_or_else(gone)?;
+    let stderr = child.stderr.take().ok_or_else(gone)?;
+    let input = input.as_bytes().to_vec();
+    std::thread::Builder::new().spawn(move || {
+        // One that ends early says why on its error output.
+        stdin.write_all(&input).ok();
+    })?;
+    let listed = aside_read(stdout, RULESET as u64 + 1)?;
+    let said = aside_read(stderr, COMPLAINT)?;
+    let wait = |from: mpsc::Receiver<io::Result<Vec<u8>>>| match from.recv_timeout(ANSWER) {
+        Ok(bytes) => Ok(bytes?),
+        Err(_) => Err(NftError::Silent),
+    };
+    let listed = wait(listed)?;
+    if listed.len() > RULESET {
+        return Err(NftError::TooLarge);
+    }
+    Ok((listed, wait(said)?))
+}
+
+fn aside_read(
+    from: impl Read + Send + 'static,
+    bound: u64,
+) -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
+    let (tell, told) = mpsc::channel();
+    std::thread::Builder::new().spawn(move || {
+        let mut bytes = Vec::new();
+        let mut from = from.take(bound);
+        let read = from.read_to_end(&mut bytes).map(|_| bytes);
+        // What is beyond the bound is drained, so that the writer can end.
+        io::copy(&mut from.into_inner(), &mut io::sink()).ok();
+        tell.send(read).ok();
+    })?;
+    Ok(told)
+}
+
+/// The tables of a listing, each with its own text.
+fn split(listing: &str) -> Result<BTreeMap<String, String>, NftError> {
+    let mut tables = BTreeMap::new();
+    let (mut start, mut depth, mut quoted, mut remark) = (None, 0_usize, false, false);
+    for (at, byte) in listing.bytes().enumerate() {
+        if remark {
+            remark = byte != b'\n';
+            continue;
+        }
+        match byte {
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'#' => remark = true,
+            b'{' => depth += 1,
+            b'}' => {
+                depth = depth.checked_sub(1).ok_or(NftError::Unreadable)?;
+                if let (0, Some(from)) = (depth, start.take()) {
+                    let text = &listing[from..=at];
+                    let name = name_of(text).ok_or(NftError::Unreadable)?;
+                    tables.insert(name, format!("{text}\n"));
+                }
+            }
+            b if !b.is_ascii_whitespace() && depth == 0 && start.is_none() => start = Some(at),
+            _ => {}
+        }
+    }
+    match (start, depth) {
+        (None, 0) => Ok(tables),
+        _ => Err(NftError::Unreadable),
+    }
+}
+
+fn name_of(text: &str) -> Option<String> {
+    let mut words = text.split('{').next()?.split_whitespace();
+    let (keyword, family, name) = (words.next()?, words.next()?, words.next()?);
+    (keyword == "table" && words.next().is_none()).then(|| format!("{family} {name}"))
+}
+
+/// A stateless listing without the elements of sets that packets and time fill.
+fn plain(listing: &str) -> String {
+    let mut kept = String::with_capacity(listing.len());
+    let (mut moving, mut inside) = (false, false);
+    for line in listing.lines() {
+        let bare = line.trim();
+        if bare.starts_with("set ") || bare.starts_with("map ") {
+            moving = false;
+        }
+        if let Some(flags) = bare.strip_prefix("flags ") {
+            let flag = |f: &str| matches!(f.trim(), "dynamic" | "timeout");
+            moving = flags.split(',').any(flag);
+        }
+        if moving && bare.starts_with("elements = {") {
+            inside = true;
+        }
+        if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        } else if bare.ends_with('}') {
+            inside = false;
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LISTING: &str = "table inet t {\n\tset s {\n\t\ttype ipv4_addr\n\t\tflags dynamic,timeout\n\t\telements = { 10.0.0.1 timeout 30s,\n\t\t\t     10.0.0.2 }\n\t}\n\n\tset c {\n\t\ttype ipv4_addr\n\t\telements = { 10.1.0.1 }\n\t}\n\n\tchain in {\n\t\tip saddr @c drop comment \"a } b # c\"\n\t}\n}\ntable ip x { # progname y\n}\n";
+
+    #[test]
+    fn a_listing_is_parted_into_its_tables_whatever_its_remarks_and_strings_say() {
+        let tables = split(LISTING).unwrap();
+        assert_eq!(tables.keys().collect::<Vec<_>>(), ["inet t", "ip x"]);
+        assert!(tables["inet t"].ends_with("\t}\n}\n"));
+        assert!(split("table ip a {").is_err());
+        assert!(split("}").is_err());
+        assert!(split("junk { }").is_err());
+        assert!(split("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_packets_and_time_put_into_sets_is_not_compared() {
+        let plain = plain(LISTING);
+        assert!(!plain.contains("10.0.0."), "{plain}");
+        assert!(plain.contains("elements = { 10.1.0.1 }"), "{plain}");
+        assert!(plain.contains("chain in"), "{plain}");
+    }
+
+    #[test]
+    fn a_table_that_a_listing_does_not_hold_whole_is_told() {
+        assert!(is_whole(LISTING));
+        assert!(!is_whole(
+            "table ip f {\n\tchain c {\n\t\txt match \"conntrack\"\n}\n}\n"
+        ));
+        assert!(!is_whole("table ip f {\n\t\t# xt_comment counter\n}\n"));
+        assert!(!is_whole("table ip f { # progname x\n\tflags owner\n}\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_listing_is_read_or_refused(text in "[ {}#\"a-z\n,=]{0,80}|\\PC{0,60}") {
+            drop(split(&text));
+            plain(&text);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Restarts the resolver.
+set -eu
+change service restart dnsmasq

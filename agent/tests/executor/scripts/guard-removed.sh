@@ -1,0 +1,4 @@
+#!/bin/sh
+# No filter.
+set -eu
+change nft delete-table inet guard

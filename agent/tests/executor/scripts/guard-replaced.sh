@@ -1,0 +1,13 @@
+#!/bin/sh
+# Another filter.
+set -eu
+change nft replace-table inet guard <<'END'
+table inet guard {
+	chain in {
+		type filter hook input priority filter; policy accept;
+		tcp dport { 22, 53, 67 } accept
+		ct state established,related accept
+		iifname "wan" drop
+	}
+}
+END
