@@ -9,6 +9,7 @@ pub mod disk;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
+pub mod matrix;
 pub mod nbd;
 pub mod power;
 

@@ -180,7 +180,7 @@ fn prepare() -> Result<()> {
     build::programs()
 }
 
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     jiff::Timestamp::now().as_microsecond().unsigned_abs() % 1_000_000
 }
 

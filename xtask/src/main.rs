@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo | lab | test | fuzz | check | bench`.
+//! The developer's commands: `cargo xtask demo | lab | test | fuzz | check | bench | soak`.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ mod build;
 mod demo;
 mod fuzz;
 mod lab;
+mod soak;
 mod test;
 
 #[derive(Parser)]
@@ -38,6 +39,9 @@ enum Command {
     Check,
     /// Measure against peers, in one run; prints the README's table
     Bench(bench::BenchArgs),
+    /// Long trials in virtual machines: power cuts, kernels
+    #[command(subcommand)]
+    Soak(soak::SoakCommand),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Check => check(),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(command) => soak::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,6 @@ use anyhow::{Context as _, Result, bail};
 use super::disk::Disk;
 use super::kernel::Kernel;
 use crate::program::Program;
-use crate::wait;
 
 /// Longest boot: ten times what an idle machine with two processors needs without KVM.
 const BOOT: Duration = Duration::from_secs(180);
@@ -23,20 +22,19 @@ const BOOT: Duration = Duration::from_secs(180);
 /// What runs first in the guest: the rest of the machine, the guest's own start, then whatever is asked for.
 const BOOT_SCRIPT: &str = r#"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 cd /
-mount -t tmpfs tmp /tmp; chmod 1777 /tmp
 mkdir -p /run/lock /dev/pts /dev/shm
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t securityfs security /sys/kernel/security
 mkdir -p /lib/modules; ln -s "$(cat /run/vm/modules)" "/lib/modules/$(uname -r)"
 ip link set lo up; hostname guest
-stty -F /dev/ttyS1 raw -echo
+exec 3</dev/ttyS1; stty raw -echo <&3
 . /run/vm/start
 : >/run/vm/up
-while read -r name; do
+while read -r name <&3; do
   ( sh "/run/vm/$name.sh" >"/run/vm/$name.out" 2>&1
     echo $? >"/run/vm/$name.rc.new"; mv "/run/vm/$name.rc.new" "/run/vm/$name.rc" ) &
-done </dev/ttyS1
+done
 "#;
 
 /// How a guest is made.
@@ -204,18 +202,6 @@ impl Machine {
     /// If qemu can't be waited for.
     pub fn kill(mut self) -> Result<()> {
         self.qemu.kill().map(drop)
-    }
-
-    /// Shuts it down, cleanly for its file systems, and waits for its end.
-    ///
-    /// # Errors
-    /// If it does not end in time.
-    pub fn power_off(mut self) -> Result<()> {
-        self.begin("sync; echo u >/proc/sysrq-trigger; sleep 1; echo o >/proc/sysrq-trigger")?;
-        wait::until("the guest to power off", Duration::from_secs(60), || {
-            self.qemu.ended()
-        })
-        .map(drop)
     }
 }
 

@@ -1,0 +1,127 @@
+//! `cargo xtask soak`: long trials in virtual machines with Debian's kernels.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use harness::vm::power::{self, FileSystem, Soak};
+use harness::vm::{self, kernel, matrix};
+use harness::{packages, wait};
+
+use crate::build;
+
+#[derive(Subcommand)]
+pub(crate) enum SoakCommand {
+    /// Cut the power of a device in the middle of changes, and look what it is afterwards
+    Power(PowerArgs),
+    /// Hold what the sandbox says of each kernel against what a script inside finds
+    Kernels(KernelsArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FileSystemName {
+    Ext4,
+    F2fs,
+}
+
+#[derive(Args)]
+pub(crate) struct PowerArgs {
+    /// Power cuts
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The kernel: bookworm, bookworm-6.12 or trixie-backports
+    #[arg(long, default_value = "bookworm")]
+    kernel: String,
+    /// The file system of the device's disk
+    #[arg(long, value_enum, default_value = "ext4")]
+    fs: FileSystemName,
+}
+
+#[derive(Args)]
+pub(crate) struct KernelsArgs {
+    /// Kernels; all without one
+    names: Vec<String>,
+}
+
+pub(crate) fn run(command: &SoakCommand) -> Result<()> {
+    ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
+        .context("can't watch for Ctrl-C")?;
+    packages::ensure(&mut say)?;
+    packages::ensure_all(vm::NEEDED, &mut say)?;
+    build::programs()?;
+    let folder = tempfile::tempdir()?;
+    match command {
+        SoakCommand::Power(args) => power(args, folder.path()),
+        SoakCommand::Kernels(args) => kernels(args, folder.path()),
+    }
+}
+
+fn power(args: &PowerArgs, folder: &Path) -> Result<()> {
+    let file_system = match args.fs {
+        FileSystemName::Ext4 => FileSystem::Ext4,
+        FileSystemName::F2fs => {
+            packages::ensure_all(&[("mkfs.f2fs", "f2fs-tools")], &mut say)?;
+            FileSystem::F2fs
+        }
+    };
+    let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
+    let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
+    say(&format!("seed {seed}, kernel {}", kernel.release));
+    let soak = Soak {
+        kernel: &kernel,
+        file_system,
+        rounds: args.rounds,
+        seed,
+    };
+    let rounds = power::run(&soak, folder, &mut |round| say(&round.line()))?;
+    say(&format!("\n{}", power::table(&rounds)));
+    let bad = rounds
+        .iter()
+        .filter(|round| !round.violations.is_empty())
+        .count();
+    if bad > 0 {
+        bail!(
+            "{bad} of {} rounds broke a promise (seed {seed})",
+            rounds.len()
+        );
+    }
+    Ok(())
+}
+
+fn kernels(args: &KernelsArgs, folder: &Path) -> Result<()> {
+    let offered: Vec<_> = match args.names.as_slice() {
+        [] => kernel::OFFERED.iter().collect(),
+        names => names
+            .iter()
+            .map(|name| kernel::offered(name))
+            .collect::<Result<_>>()?,
+    };
+    let aizen = harness::binaries::aizen()?;
+    let mut rows = Vec::new();
+    for offered in offered {
+        let kernel = offered.ensure(&vm::cache()?, &mut say)?;
+        let folder = folder.join(offered.name);
+        std::fs::create_dir(&folder)?;
+        let row = matrix::look(&kernel, &aizen, &folder).with_context(|| kernel.release.clone())?;
+        say(&format!(
+            "{}: level {} reported, {} found",
+            row.release, row.reported, row.found
+        ));
+        rows.push(row);
+    }
+    say(&format!("\n{}", matrix::table(&rows)));
+    if rows.iter().any(|row| !row.differ.is_empty()) {
+        bail!("a level is not what it is said to be");
+    }
+    Ok(())
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    // With standard output closed there is nobody to tell.
+    writeln!(std::io::stdout(), "{line}").ok();
+}
