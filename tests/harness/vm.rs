@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod disk;
+pub mod field;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use harness::lab::{needs, scenario};
 use harness::vm::power::{self, FileSystem, Soak};
-use harness::vm::{self, kernel, matrix};
+use harness::vm::{self, field, kernel, matrix};
 use harness::{packages, wait};
 
 use crate::build;
@@ -17,6 +18,8 @@ pub(crate) enum SoakCommand {
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
     Kernels(KernelsArgs),
+    /// Run scenarios of the fault lab under Debian's kernel; those that other kernels lack something for, without names
+    Lab(LabArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,6 +50,18 @@ pub(crate) struct KernelsArgs {
     names: Vec<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct LabArgs {
+    /// Scenarios (FAMILY/NAME, or a whole FAMILY)
+    names: Vec<String>,
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The kernel: bookworm, bookworm-6.12 or trixie-backports
+    #[arg(long, default_value = "bookworm")]
+    kernel: String,
+}
+
 pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
         .context("can't watch for Ctrl-C")?;
@@ -57,6 +72,7 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     match command {
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
+        SoakCommand::Lab(args) => lab(args, folder.path()),
     }
 }
 
@@ -116,6 +132,25 @@ fn kernels(args: &KernelsArgs, folder: &Path) -> Result<()> {
     say(&format!("\n{}", matrix::table(&rows)));
     if rows.iter().any(|row| !row.differ.is_empty()) {
         bail!("a level is not what it is said to be");
+    }
+    Ok(())
+}
+
+fn lab(args: &LabArgs, folder: &Path) -> Result<()> {
+    packages::ensure_all(needs::PROGRAMS, &mut say)?;
+    let names = match args.names.as_slice() {
+        [] => scenario::all()?
+            .into_iter()
+            .filter(|scenario| !scenario.needs.is_empty())
+            .map(|scenario| scenario.name)
+            .collect(),
+        names => names.to_vec(),
+    };
+    let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
+    let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
+    say(&format!("kernel {}", kernel.release));
+    if !field::run(&kernel, &names, seed, folder, &say)? {
+        bail!("not all of {} passed (seed {seed})", names.len());
     }
     Ok(())
 }

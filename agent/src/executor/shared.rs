@@ -52,6 +52,13 @@ const REHEARSALS: usize = 256;
 /// Their file.
 const REHEARSED: &str = "rehearsed";
 
+/// What a power cut left of writes. The journal is locked: nobody else is at these entries; enrollment writes others.
+fn sweep(store: &Store) -> Result<(), StoreError> {
+    store.sweep(|entry| ["replay", REHEARSED, PAUSED].contains(&entry))?;
+    store.inside("snapshots")?.sweep(|_| true)?;
+    store.inside("outcomes")?.sweep(|_| true)
+}
+
 /// A list that can't be read is an empty one: the orchestrator then has it rehearsed again.
 fn rehearsed(store: &Store) -> Result<VecDeque<(Digest, Digest)>, StoreError> {
     let bytes = store.read(REHEARSED, 64 << 10)?;
@@ -67,6 +74,7 @@ impl Shared {
         let boot = super::standing::boot_id(&PathBuf::from("/proc"))
             .map_err(|source| ExecutorError::Boot { source })?;
         let ledger = Ledger::open(&store)?;
+        sweep(&store)?;
         let replay = match store.read("replay", crate::verify::replay::FILE as u64)? {
             Some(bytes) => Replay::parse(&bytes).map_err(ExecutorError::Replay)?,
             // A memory that is gone while the journal is there would let an old package run again.

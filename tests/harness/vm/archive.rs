@@ -94,6 +94,14 @@ impl Archive {
         command
     }
 
+    /// Backports are taken only where they are asked for.
+    fn preferred(&self) -> Option<&'static str> {
+        match self.suite {
+            Suite::Bookworm => None,
+            Suite::TrixieBackports => Some("--target-release=trixie-backports"),
+        }
+    }
+
     /// The packages that hold the kernel which `package` (a meta package) stands for.
     ///
     /// # Errors
@@ -102,7 +110,7 @@ impl Archive {
         let told = shell::run(
             self.apt("apt-get")
                 .args(["install", "-s", "--no-install-recommends"])
-                .arg(format!("--target-release={}", self.suite.name()))
+                .args(self.preferred())
                 .arg(package),
         )?;
         let holds_kernel = |name: &&str| {
@@ -141,7 +149,7 @@ impl Archive {
         shell::run(
             self.apt("apt-get")
                 .args(["download", "-qq"])
-                .arg(format!("--target-release={}", self.suite.name()))
+                .args(self.preferred())
                 .args(packages)
                 .current_dir(&debs),
         )?;

@@ -49,6 +49,15 @@ pub struct Soak<'a> {
     pub seed: u64,
 }
 
+/// From where a round counts writes and flushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum From {
+    /// `aizen apply` starts.
+    Start,
+    /// The change is admitted.
+    Admission,
+}
+
 /// One power cut and what came of it.
 #[derive(Clone, Debug)]
 pub struct Round {
@@ -60,7 +69,8 @@ pub struct Round {
     pub ending: Ending,
     /// The last thing that the journal knew.
     pub moment: Moment,
-    /// The write or flush at which the power failed, of those since the change began; 0 if it had ended.
+    /// The write or flush at which the power failed, of those since the change began or, mostly, was admitted; 0 if it
+    /// had ended.
     pub event: u64,
     /// What the disk's cache lost.
     pub spared: Spared,
@@ -107,7 +117,7 @@ impl Round {
 pub fn run(soak: &Soak<'_>, folder: &Path, tell: &mut dyn FnMut(&Round)) -> Result<Vec<Round>> {
     let mut draw = Draw::new(soak.seed);
     let mut bench = Bench::lay_out(soak, folder)?;
-    let mut lengths: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut lengths = BTreeMap::new();
     let mut rounds = Vec::new();
     bench.boot(None)?;
     bench.wait_booted()?;
@@ -127,20 +137,25 @@ fn one(
     bench: &mut Bench,
     number: u32,
     draw: &mut Draw,
-    lengths: &mut BTreeMap<&'static str, u64>,
+    lengths: &mut BTreeMap<(&'static str, From), u64>,
 ) -> Result<Round> {
     let (kind, ending) = (Kind::draw(draw), Ending::draw(draw));
     let before = bench.state()?;
     let change = bench.prepare(number, kind, ending, &before)?;
-    let length = lengths.get(ending.name()).copied().unwrap_or(FIRST_GUESS);
+    // Before it is admitted there is nothing to lose: most cuts come afterwards.
+    let from = if draw.below(5) == 0 {
+        From::Start
+    } else {
+        From::Admission
+    };
+    let length = lengths.entry((ending.name(), from)).or_insert(FIRST_GUESS);
     // A few past the end: nothing that was promised may be lost then either.
-    let at = 1 + draw.below(length + 4);
-    let told = bench.change_until_cut(&change, at, CHANGE)?;
+    let at = 1 + draw.below(*length + 4);
+    let told = bench.change_until_cut(&change, from, at, CHANGE)?;
     let event = match told {
         Some(_) => 0,
         None => at,
     };
-    let length = lengths.entry(ending.name()).or_insert(length);
     *length = match told {
         Some(_) => bench.events(),
         None => (*length).max(at),

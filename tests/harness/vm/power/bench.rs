@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::change::{Contents, Ending, FILES, Kind, Plan, plan};
 use super::judge::Moment;
-use super::{FileSystem, Soak};
+use super::{FileSystem, From, Soak};
 use crate::lab::draw::Draw;
 use crate::package::{alice, for_device, manifest, sign};
 use crate::vm::disk::{Disk, Spared};
@@ -176,11 +176,12 @@ impl Bench {
         })
     }
 
-    /// Has the guest apply a change, until it ends or the disk saw so many writes and flushes: the code that the
+    /// Has the guest apply a change, until it ends or the disk saw so many writes and flushes since `from`: the code that the
     /// person was told, or none.
     pub(super) fn change_until_cut(
         &mut self,
         change: &Prepared,
+        from: From,
         events: u64,
         within: Duration,
     ) -> Result<Option<i32>> {
@@ -196,10 +197,17 @@ impl Bench {
         let script = format!(
             "{aizen} apply --yes {package} >/run/vm/apply.out 2>&1 & apply=$!\n{confirm}wait $apply; code=$?; cat /run/vm/apply.out; exit $code\n"
         );
-        self.disk.cut_after(Some(events));
         let Self { machine, disk, .. } = self;
         let machine = machine.as_mut().context("no guest runs")?;
+        disk.cut_after((from == From::Start).then_some(events));
         let job = machine.begin(&script)?;
+        if from == From::Admission {
+            let said = machine.share().join("apply.out");
+            let admitted =
+                || fs::read_to_string(&said).is_ok_and(|said| said.contains("\nChange chg-"));
+            machine.wait(&job, within, admitted)?;
+            disk.cut_after(Some(events));
+        }
         let told = machine.wait(&job, within, || disk.is_cut())?;
         if let Some(code) = told
             && !matches!(
