@@ -7,12 +7,14 @@
 pub mod archive;
 pub mod disk;
 pub mod field;
+mod furnish;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod matrix;
 pub mod nbd;
 pub mod power;
+pub mod units;
 
 use std::path::PathBuf;
 

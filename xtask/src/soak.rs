@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use harness::lab::{needs, scenario};
 use harness::vm::power::{self, FileSystem, Soak};
-use harness::vm::{self, field, kernel, matrix};
+use harness::vm::{self, field, kernel, matrix, units};
 use harness::{packages, wait};
 
 use crate::build;
@@ -18,6 +18,8 @@ pub(crate) enum SoakCommand {
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
     Kernels(KernelsArgs),
+    /// Boot systemd with the project's units, and apply a change through them
+    Units(UnitsArgs),
     /// Run scenarios of the fault lab under Debian's kernel; those that other kernels lack something for, without names
     Lab(LabArgs),
 }
@@ -51,6 +53,13 @@ pub(crate) struct KernelsArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct UnitsArgs {
+    /// The kernel: bookworm, bookworm-6.12 or trixie-backports
+    #[arg(long, default_value = "bookworm")]
+    kernel: String,
+}
+
+#[derive(Args)]
 pub(crate) struct LabArgs {
     /// Scenarios (FAMILY/NAME, or a whole FAMILY)
     names: Vec<String>,
@@ -72,6 +81,7 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     match command {
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
+        SoakCommand::Units(args) => look_at_units(args, folder.path()),
         SoakCommand::Lab(args) => lab(args, folder.path()),
     }
 }
@@ -133,6 +143,18 @@ fn kernels(args: &KernelsArgs, folder: &Path) -> Result<()> {
     if rows.iter().any(|row| !row.differ.is_empty()) {
         bail!("a level is not what it is said to be");
     }
+    Ok(())
+}
+
+fn look_at_units(args: &UnitsArgs, folder: &Path) -> Result<()> {
+    packages::ensure_all(&[("systemctl", "systemd")], &mut say)?;
+    let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
+    let looked = units::look(&kernel, folder)?;
+    say(&looked.said);
+    if !looked.violations.is_empty() {
+        bail!("{}", looked.violations.join("; "));
+    }
+    say("the units keep their promises");
     Ok(())
 }
 

@@ -16,8 +16,8 @@ use super::disk::Disk;
 use super::kernel::Kernel;
 use crate::program::Program;
 
-/// Longest boot: ten times what an idle machine with two processors needs without KVM.
-const BOOT: Duration = Duration::from_secs(180);
+/// Longest boot: ten times what an idle machine with two processors needs without KVM, with systemd.
+const BOOT: Duration = Duration::from_secs(400);
 
 /// What runs first in the guest: the rest of the machine, the guest's own start, then whatever is asked for.
 const BOOT_SCRIPT: &str = r#"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use bench::Bench;
+pub(super) use change::FILES;
 pub use change::{Ending, Kind};
 pub use judge::Moment;
 
@@ -125,8 +126,11 @@ pub fn run(soak: &Soak<'_>, folder: &Path, tell: &mut dyn FnMut(&Round)) -> Resu
         if wait::interrupted() {
             break;
         }
-        let round = one(&mut bench, number, &mut draw, &mut lengths)
-            .with_context(|| format!("round {number} of seed {}", soak.seed))?;
+        let round = match one(&mut bench, number, &mut draw, &mut lengths) {
+            // What was done until then counts.
+            Err(_) if wait::interrupted() => break,
+            round => round.with_context(|| format!("round {number} of seed {}", soak.seed))?,
+        };
         tell(&round);
         rounds.push(round);
     }

@@ -12,11 +12,12 @@ use super::judge::Moment;
 use super::{FileSystem, From, Soak};
 use crate::lab::draw::Draw;
 use crate::package::{alice, for_device, manifest, sign};
+use crate::shell;
 use crate::vm::disk::{Disk, Spared};
+use crate::vm::furnish;
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::{Machine, Shape};
 use crate::world::World;
-use crate::{binaries, shell};
 
 /// Size of the guest's disk, MiB.
 const DISK: u64 = 128;
@@ -67,9 +68,10 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn lay_out(soak: &Soak<'_>, folder: &Path) -> Result<Self> {
         let world = World::enrolled()?;
-        let aizen = lean(&binaries::aizen()?, folder)?;
+        let aizen = folder.join("aizen");
+        furnish::lean(&aizen)?;
         let image = folder.join("disk.img");
-        furnish(&world, &folder.join("root"))?;
+        furnish::device(&world, &folder.join("root"))?;
         make_disk(soak.file_system, &image, &folder.join("root"))?;
         let disk = Disk::serve(&image, &folder.join("disk"))?;
         let kind = soak.file_system.name();
@@ -309,43 +311,6 @@ impl FileSystem {
             Self::F2fs => "f2fs",
         }
     }
-}
-
-/// The program without what only a debugger reads: the guest fetches it over 9p.
-fn lean(program: &Path, folder: &Path) -> Result<PathBuf> {
-    let lean = folder.join("aizen");
-    shell::run(Command::new("strip").arg("-o").arg(&lean).arg(program))?;
-    Ok(lean)
-}
-
-/// What is on the disk at first: the enrolled device's state, and an `/etc` with a boot configuration.
-fn furnish(world: &World, root: &Path) -> Result<()> {
-    fs::create_dir_all(root)?;
-    let copy = |from: &Path, to: &str| {
-        shell::run(Command::new("cp").arg("-a").arg(from).arg(root.join(to)))
-    };
-    copy(&world.device.state(), "aizen")?;
-    copy(&world.device.etc(), "etc")?;
-    let etc = root.join("etc");
-    fs::create_dir_all(etc.join("network"))?;
-    fs::write(
-        etc.join("network/interfaces"),
-        "auto wan\niface wan inet dhcp\n",
-    )?;
-    fs::write(
-        etc.join("aizen/aizen.toml"),
-        "[daemon]\nuser = \"daemon\"\n",
-    )?;
-    let policy = format!("allow_changes = true\nmin_isolation = 2\nfiles = {FILES:?}\n");
-    fs::write(etc.join("aizen/policy.toml"), policy)?;
-    // What the programs of the guest need of the machine whose `/etc` this hides.
-    for name in ["ld.so.cache", "alternatives", "nsswitch.conf", "modprobe.d"] {
-        let from = Path::new("/etc").join(name);
-        if from.exists() && !etc.join(name).exists() {
-            shell::run(Command::new("cp").arg("-a").arg(from).arg(&etc))?;
-        }
-    }
-    Ok(())
 }
 
 fn make_disk(kind: FileSystem, image: &Path, root: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::lab::draw::Draw;
 
 /// The files that changes of the soak may touch: boot configuration and what a resolver reads.
-pub(super) const FILES: [&str; 4] = [
+pub(in crate::vm) const FILES: [&str; 4] = [
     "/etc/network/interfaces",
     "/etc/resolv.conf",
     "/etc/hosts",
