@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::furnish;
@@ -30,9 +30,9 @@ rm -f $u/dbus.service $u/procps.service $u/udev.service $u/kmod.service
 cp UNITS/*.service UNITS/*.socket $u/
 cp UNITS/sysusers.conf /usr/lib/sysusers.d/aizen.conf; cp UNITS/tmpfiles.conf /usr/lib/tmpfiles.d/aizen.conf
 cp UNITS/sysctl.conf /usr/lib/sysctl.d/aizen.conf
-cp AIZEN /usr/bin/aizen
-rm -rf /etc/aizen; cp -r ROOT/etc/aizen /etc/; mkdir -p /etc/network; echo 'auto wan' >/etc/network/interfaces
-mkdir -p /var/lib/aizen; mount -t tmpfs tmp /var/lib/aizen; cp -a ROOT/aizen/. /var/lib/aizen/
+cp /run/vm/aizen /usr/bin/aizen
+rm -rf /etc/aizen; cp -r /run/vm/root/etc/aizen /etc/; mkdir -p /etc/network; echo 'auto wan' >/etc/network/interfaces
+mkdir -p /var/lib/aizen; mount -t tmpfs tmp /var/lib/aizen; cp -a /run/vm/root/aizen/. /var/lib/aizen/
 systemd-sysusers; chown -R aizen:aizen /var/lib/aizen/daemon; chgrp aizen /var/lib/aizen /var/lib/aizen/sanitizer.key
 echo '[daemon]
 user = "aizen"' >/etc/aizen/aizen.toml
@@ -59,7 +59,7 @@ mkdir -p $u/sysinit.target.wants $u/sockets.target.wants $u/multi-user.target.wa
 ln -s ../aizen-recover.service $u/sysinit.target.wants/; ln -s ../aizen-executor.socket $u/sockets.target.wants/
 for s in aizen trial-network trial-door; do ln -s ../$s.service $u/multi-user.target.wants/; done
 ln -s /usr/lib/systemd/system/multi-user.target $u/default.target
-: >/etc/fstab; rm -f /etc/machine-id
+: >/etc/fstab; echo 0123456789abcdef0123456789abcdef >/etc/machine-id
 sed -n '/^exec 3/,$p' /run/vm/boot | grep -v '/run/vm/start' >/run/vm/door
 exec /usr/lib/systemd/systemd --system
 "#;
@@ -80,6 +80,7 @@ while kill -0 $apply 2>/dev/null; do
   sleep 0.2
 done
 wait $apply; echo "apply $?"; echo "file $(cat /etc/network/interfaces)"
+echo "owner $(stat -c %U /var/lib/aizen/daemon) $(stat -c %G /var/lib/aizen/sanitizer.key)"
 journalctl --no-pager -u aizen-recover -u aizen -u aizen-executor | tail -40 | sed 's/^/log /'; cat /run/vm/apply.out | sed 's/^/log /'
 "#;
 
@@ -98,18 +99,12 @@ pub struct Looked {
 /// If the guest does not come up.
 pub fn look(kernel: &Kernel, folder: &Path) -> Result<Looked> {
     let world = World::enrolled()?;
-    let (aizen, root) = (folder.join("aizen"), folder.join("root"));
-    furnish::lean(&aizen)?;
-    furnish::device(&world, &root)?;
-    let text = |path: &Path| {
-        path.to_str()
-            .map(str::to_owned)
-            .context("a path that is no UTF-8")
-    };
-    let start = START
-        .replace("UNITS", UNITS)
-        .replace("AIZEN", &text(&aizen)?)
-        .replace("ROOT", &text(&root)?);
+    // By way of the share: the guest's own `/tmp` hides this machine's.
+    let share = folder.join("share");
+    fs::create_dir_all(&share)?;
+    furnish::lean(&share.join("aizen"))?;
+    furnish::device(&world, &share.join("root"))?;
+    let start = START.replace("UNITS", UNITS);
     let shape = Shape {
         kernel,
         memory: 1024,
@@ -125,10 +120,7 @@ pub fn look(kernel: &Kernel, folder: &Path) -> Result<Looked> {
     let script = "echo kept | change file write /etc/network/interfaces\n";
     let package = for_device(&world.device, &world.id, script, change)?;
     let envelope = sign(&package, &[&alice(&world)?])?;
-    fs::write(
-        machine.share().join("package.json"),
-        serde_json::to_vec(&envelope)?,
-    )?;
+    fs::write(share.join("package.json"), serde_json::to_vec(&envelope)?)?;
     machine.wait_up(|| false)?;
     let said = machine.run(LOOK, WITHIN)?;
     machine.kill()?;
@@ -166,10 +158,17 @@ fn judge(said: String) -> Result<Looked> {
             violations.push(format!("{unit} is {state:?}"));
         }
     }
-    let (confined, unconfined) = (told("confined "), told("unconfined "));
+    let level = |start: &str| told(start).map(|text| text.trim_end_matches(','));
+    let (confined, unconfined) = (level("confined "), level("unconfined "));
     if confined.is_none() || confined != unconfined {
         violations.push(format!(
             "level {confined:?} under the executor's unit, {unconfined:?} outside"
+        ));
+    }
+    if told("owner ") != Some("aizen aizen") {
+        violations.push(format!(
+            "the daemon's state belongs to {:?}",
+            told("owner ")
         ));
     }
     if told("apply ") != Some("0") || told("file ") != Some("kept") {
@@ -184,7 +183,7 @@ mod tests {
 
     const WELL: &str = "entered aizen-recover.service 5\nentered network-pre.target 6\nentered trial-network.service 7\n\
         state aizen-recover.service active\nstate aizen.service active\nstate aizen-executor.socket active\n\
-        confined 2,\nunconfined 2,\napply 0\nfile kept\n";
+        confined 2\nunconfined 2,\nowner aizen aizen\napply 0\nfile kept\n";
 
     #[test]
     fn a_network_that_comes_before_the_recovery_is_a_broken_promise() {
