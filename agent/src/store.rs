@@ -139,6 +139,23 @@ impl Store {
         }
     }
 
+    /// Removes what writes of these entries left beside them when the power went. For who writes them alone, and none
+    /// at the moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn sweep(&self, of: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(|e| io_error(&self.dir, e))? {
+            let name = entry.map_err(|e| io_error(&self.dir, e))?.file_name();
+            let left = name.to_str().and_then(temporary_of);
+            if left.is_some_and(&of) {
+                let path = self.dir.join(&name);
+                fs::remove_file(&path).map_err(|e| io_error(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Syncs the directory itself: names that were made or removed in it are durable afterwards.
     ///
     /// # Errors
@@ -188,6 +205,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The entry to which a temporary file of `atomic-write-file` belongs: `.ENTRY.` and six letters or digits.
+fn temporary_of(name: &str) -> Option<&str> {
+    let (entry, random) = name.strip_prefix('.')?.rsplit_once('.')?;
+    let is_random = random.len() == 6 && random.chars().all(|c| c.is_ascii_alphanumeric());
+    is_random.then_some(entry)
 }
 
 /// Reads a file that only root may change, such as the policy: at most `bound` bytes; none if there is none.
@@ -257,6 +281,28 @@ mod tests {
         store.remove("replay").unwrap();
         store.remove("replay").unwrap();
         assert!(store.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_an_interrupted_write_left_is_swept_away_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("s")).unwrap();
+        store.write("replay", b"kept").unwrap();
+        // Dropped without a commit, as a power cut leaves it.
+        let cut = AtomicWriteFile::open(store.path("replay")).unwrap();
+        std::mem::forget(cut);
+        let dots = |dir: &Path| {
+            let names = fs::read_dir(dir).unwrap();
+            let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.starts_with('.')).count()
+        };
+        assert_eq!(dots(&store.path("")), 1);
+        fs::write(store.path(".note"), b"not ours").unwrap();
+        store.sweep(|entry| entry == "paused").unwrap();
+        assert_eq!(dots(&store.path("")), 2);
+        store.sweep(|entry| entry == "replay").unwrap();
+        assert_eq!(dots(&store.path("")), 1);
+        assert_eq!(store.read("replay", 10).unwrap().unwrap(), b"kept");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod draw;
+pub mod needs;
 pub mod recorded;
 pub mod repair;
 pub mod run;

@@ -14,5 +14,6 @@ pub mod program;
 pub mod shell;
 pub mod stand_in;
 pub mod tap;
+pub mod vm;
 pub mod wait;
 pub mod world;

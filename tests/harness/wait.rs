@@ -1,5 +1,6 @@
 //! Waits for a condition with a deadline: no fixed sleeps, no endless loops.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,12 @@ use anyhow::{Result, bail};
 
 /// Set by whoever watches for Ctrl-C: every wait ends, and what was made is cleaned up on the way out.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// A slow machine waits longer: every deadline is multiplied by `AIZEN_PATIENCE`.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let told = std::env::var("AIZEN_PATIENCE").ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+});
 
 /// True once somebody asked to stop.
 #[must_use]
@@ -17,8 +24,9 @@ pub fn interrupted() -> bool {
 /// Asks `probe` every 50 ms until it gives a value.
 ///
 /// # Errors
-/// After `within`, naming `what` was waited for; at once when interrupted.
+/// After `within` (more on a slow machine), naming `what` was waited for; at once when interrupted.
 pub fn until<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
+    let within = within * *PATIENCE;
     let deadline = Instant::now() + within;
     loop {
         if let Some(value) = probe() {

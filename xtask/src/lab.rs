@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use harness::lab::needs;
 use harness::lab::recorded::{self, Recorded};
 use harness::lab::run::{self, How, Outcome};
 use harness::lab::scenario::{self, Scenario};
@@ -172,9 +173,10 @@ fn stage(
         return Ok(Vec::new());
     }
     prepare()?;
+    let scenarios = possible(scenarios)?;
     let seed = seed.unwrap_or_else(fresh_seed);
     say(&format!("seed {seed}"));
-    run::many(scenarios, How { seed, keep }, at_once, &|outcome| {
+    run::many(&scenarios, How { seed, keep }, at_once, &|outcome| {
         say(&outcome.line());
         if verdict && !outcome.passed() {
             say(&format!("{:#?}", outcome.verdict));
@@ -182,12 +184,33 @@ fn stage(
     })
 }
 
+/// Those that this kernel can run; the others are named with what they lack.
+fn possible(scenarios: &[Scenario]) -> Result<Vec<Scenario>> {
+    let mut possible = Vec::new();
+    for scenario in scenarios {
+        let lacking = needs::lacking(&scenario.needs)?;
+        if lacking.is_empty() {
+            possible.push(scenario.clone());
+        } else {
+            say(&format!(
+                "skip {}: this kernel has no {}; 'cargo xtask soak lab' runs it under Debian's",
+                scenario.name,
+                lacking.join(", ")
+            ));
+        }
+    }
+    if possible.iter().any(|scenario| !scenario.needs.is_empty()) {
+        packages::ensure_all(needs::PROGRAMS, &mut say)?;
+    }
+    Ok(possible)
+}
+
 fn prepare() -> Result<()> {
     packages::ensure(&mut say)?;
     build::programs()
 }
 
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     jiff::Timestamp::now().as_microsecond().unsigned_abs() % 1_000_000
 }
 

@@ -42,7 +42,7 @@ enum Command {
     Check,
     /// Measure against peers, in one run; prints the README's table
     Bench(bench::BenchArgs),
-    /// Long trials: undoing every repair from every step
+    /// Long trials: faults at every call, every step undone, power cuts, kernels
     #[command(subcommand)]
     Soak(soak::SoakCommand),
 }

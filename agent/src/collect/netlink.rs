@@ -12,7 +12,9 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aizen_protocol::limit;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader,
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 

@@ -55,6 +55,23 @@ const REHEARSALS: usize = 256;
 /// Their file.
 const REHEARSED: &str = "rehearsed";
 
+/// What a power cut left of writes. The journal is locked: nobody else is at these entries; enrollment writes others.
+fn sweep(store: &Store, ledger: &Ledger) -> Result<(), StoreError> {
+    store.sweep(|entry| ["replay", REHEARSED, PAUSED].contains(&entry))?;
+    store.inside("outcomes")?.sweep(|_| true)?;
+    let snapshots = store.inside("snapshots")?;
+    snapshots.sweep(|_| true)?;
+    // The power may have gone between a report and the end of its snapshot.
+    for name in snapshots.names()? {
+        let change = name.parse::<ChangeId>().ok();
+        let change = change.and_then(|change| ledger.find(&change));
+        if !change.is_some_and(|change| change.is_open() || change.blocks_others()) {
+            snapshots.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
 /// A list that can't be read is an empty one: the orchestrator then has it rehearsed again.
 fn rehearsed(store: &Store) -> Result<VecDeque<(Digest, Digest)>, StoreError> {
     let bytes = store.read(REHEARSED, 64 << 10)?;
@@ -70,6 +87,7 @@ impl Shared {
         let boot = super::standing::boot_id(&PathBuf::from("/proc"))
             .map_err(|source| ExecutorError::Boot { source })?;
         let ledger = Ledger::open(&store)?;
+        sweep(&store, &ledger)?;
         let replay = match store.read("replay", crate::verify::replay::FILE as u64)? {
             Some(bytes) => Replay::parse(&bytes).map_err(ExecutorError::Replay)?,
             // A memory that is gone while the journal is there would let an old package run again.
@@ -293,5 +311,40 @@ impl Shared {
             paused: self.paused().unwrap_or(true),
             pending: self.ledger.borrow().open_change().map(summary),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aizen_protocol::package::manifest::Class;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::change::model::admission;
+    use crate::clock::BootTime;
+
+    #[test]
+    fn a_snapshot_goes_with_its_change_and_that_of_an_open_change_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let mut ledger = Ledger::open(&store).unwrap();
+        let open = Admission {
+            change: "chg-2".parse().unwrap(),
+            ..admission(Class::Repair)
+        };
+        let moment = Moment {
+            at: Timestamp::UNIX_EPOCH,
+            boot: "boot-a".parse().unwrap(),
+            since_boot: BootTime(Duration::ZERO),
+        };
+        ledger.admit(open, &moment).unwrap();
+        let snapshots = store.inside("snapshots").unwrap();
+        for name in ["chg-1", "chg-2"] {
+            snapshots.write(name, b"state").unwrap();
+        }
+        sweep(&store, &ledger).unwrap();
+        assert_eq!(snapshots.names().unwrap(), ["chg-2"]);
     }
 }

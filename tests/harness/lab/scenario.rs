@@ -170,6 +170,9 @@ pub struct Scenario {
     /// No fault must be found.
     #[serde(default)]
     pub healthy: bool,
+    /// What it needs of the kernel that not every one has ([`super::needs`]).
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// It runs with every test run, not only in the whole lab.
     #[serde(default)]
     pub quick: bool,
