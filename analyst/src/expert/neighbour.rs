@@ -151,8 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_with_room_and_old_overflows_do_not_alarm() {
+    fn a_table_with_room_or_that_makes_room_and_old_overflows_do_not_alarm() {
         for rounds in [
+            [filled(1, 1020, 0), filled(2, 1024, 0)],
             [filled(1, 900, 0), filled(2, 900, 0)],
             [filled(1, 200, 900), filled(2, 200, 900)],
         ] {

@@ -72,6 +72,7 @@ mod tests {
         let tried_at = clock::now();
         let kept = Kept {
             at: tried_at,
+            since: clock::since_boot(),
             body: Some(Arc::new(Body::Reach(Vec::new()))),
             gaps: vec!["one target was left out".to_owned()],
         };

@@ -9,9 +9,6 @@ use crate::expert::draft::{Draft, Examined, Layer};
 use crate::expert::unit::list;
 use crate::repair;
 
-/// A table this full (percent of `gc_thresh3`) is about to refuse new neighbours.
-const FULL_PERCENT: u64 = 95;
-
 pub(super) fn tables(view: &View<'_>, examined: &mut Examined) {
     let Some(seen) = &view.now().neighbour_tables else {
         return;
@@ -27,9 +24,8 @@ pub(super) fn tables(view: &View<'_>, examined: &mut Examined) {
         });
         let overflows = older.map_or(0, |older| table.overflows.saturating_sub(older.overflows));
         let limit = table.thresholds[2];
-        let is_full =
-            limit > 0 && u64::from(table.entries) * 100 >= u64::from(limit) * FULL_PERCENT;
-        if overflows > 0 || is_full {
+        // Many entries alone are no fault: the kernel throws old ones out when it needs room, and says if it can't.
+        if overflows > 0 {
             examined.drafts.push(full(view, table, overflows));
         } else {
             well.push(format!("IPv{} {} of {limit}", table.family, table.entries));
@@ -49,26 +45,19 @@ fn full(view: &View<'_>, table: &NeighbourTable, overflows: u64) -> Draft {
         .as_ref()
         .map_or(view.now().ended.at, |seen| seen.at);
     let (family, limit) = (table.family, table.thresholds[2]);
-    let severity = if overflows > 0 {
-        Severity::Critical
-    } else {
-        Severity::Warning
-    };
     let mut draft = Draft::new(
         "neighbour_table_full",
         Layer::Neighbour,
         format!("IPv{family} neighbour table"),
-        severity,
+        Severity::Critical,
         format!(
             "The IPv{family} neighbour table is full: new hosts of connected networks are not reached"
         ),
     );
     let fact = format!("{} entries; gc_thresh3 is {limit}", table.entries);
     draft.shown("neighbour_tables", "entries", at, fact);
-    if overflows > 0 {
-        let fact = format!("the table was full {overflows} times within 5 minutes");
-        draft.shown("neighbour_tables", "overflows", at, fact);
-    }
+    let fact = format!("the table was full {overflows} times within 5 minutes");
+    draft.shown("neighbour_tables", "overflows", at, fact);
     let lines = view.now().log.iter().flat_map(|seen| &seen.value);
     let mut logged = lines.filter(|line| {
         let text = line.text.0.to_ascii_lowercase();
