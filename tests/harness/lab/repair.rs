@@ -31,6 +31,8 @@ pub struct Proof {
 const ROLLED_BACK: i32 = 5;
 /// What the device says to a person who must confirm; the change's name follows.
 const CONFIRM: &str = "aizen changes confirm ";
+/// Why the device refuses a package that names what it never saw.
+const NOT_SEEN_YET: &str = "unknown_binding";
 /// How long a change may take to its end.
 const ENDS: Duration = Duration::from_secs(60);
 /// How long the device may take to find the fault gone.
@@ -60,7 +62,12 @@ pub fn prove(
     doomed.manifest.confirm.probes.push(never);
 
     let before = comparable(stage, expect)?;
-    let (code, said) = apply(stage, id, "doomed", doomed, false)?;
+    // Until its own rounds have met the fault, the device does not know what it calls the things in it.
+    let (code, said) = wait::until("a device that has seen the fault", HEALS, || {
+        let ended = apply(stage, id, "doomed", doomed.clone(), false);
+        let is_early = matches!(&ended, Ok((_, said)) if said.contains(NOT_SEEN_YET));
+        (!is_early).then_some(ended)
+    })??;
     let after = comparable(stage, expect)?;
     proof.rolled_back = code == Some(ROLLED_BACK) && after == before;
     if !proof.rolled_back {
