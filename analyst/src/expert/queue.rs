@@ -118,6 +118,11 @@ fn loaded(view: &View<'_>) -> Option<Draft> {
         draft.shown("load", "rtt", seen.at, fact);
         loss(&mut draft, load, seen.at);
     }
+    draft.misses(if directions.contains(&None) {
+        "the same under load in each direction by itself (`aizen perf --load --to URL`)"
+    } else {
+        "the same with another server, as the long queue may be the server's (`aizen perf --load --to URL`)"
+    });
     if directions == [Some(LoadDirection::Down)] {
         let fact = "what comes in waits before it reaches this device, at the other end of a line";
         draft.noted("load", seen.at, fact.to_owned());

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn what_is_nested_without_end_is_refused() {
         let mut value = json!({});
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..=MAX_DEPTH {
             value = json!({ "x": value });
         }
         assert_eq!(table(&encode(&value)), None);
