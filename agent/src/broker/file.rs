@@ -3,7 +3,7 @@
 use std::io;
 
 use aizen_protocol::id::Digest;
-use similar::algorithms::{Capture, Replace, myers};
+use similar::algorithms::{Capture, Compact, Replace, myers};
 use similar::udiff::UnifiedHunkHeader;
 
 use super::{BrokerError, Plan, World};
@@ -124,9 +124,9 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
 fn fine(from: &str, to: &str, old: &str, new: &str) -> String {
     let lines = |text| str::split_inclusive(text, '\n').collect::<Vec<&str>>();
     let (old, new) = (lines(old), lines(new));
-    let mut found = Replace::new(Capture::new());
+    let mut found = Compact::new(Replace::new(Capture::new()), &*old, &*new);
     let Ok(()) = myers::diff(&mut found, &*old, 0..old.len(), &*new, 0..new.len());
-    let hunks = found.into_inner().into_grouped_ops(3);
+    let hunks = found.into_inner().into_inner().into_grouped_ops(3);
     let mut text = String::new();
     if !hunks.is_empty() {
         text = format!("--- {from}\n+++ {to}\n");
