@@ -34,28 +34,33 @@ impl Described<'_> {
         let back = inverse.to_string();
         match inverse {
             Inverse::Route { key, before, .. } => {
-                let now: Vec<RouteState> = self
-                    .after
-                    .routes
-                    .iter()
-                    .filter(|r| r.key == *key)
-                    .cloned()
-                    .collect();
+                let routes = self.after.routes.iter().filter(|r| r.key == *key);
+                let now: Vec<RouteState> = routes.cloned().collect();
                 self.route(key, before, &now, back)
             }
-            Inverse::Address { before, after } => {
-                let states = (before.as_slice(), after.as_slice());
-                self.address(states.0, states.1, back)
-            }
+            Inverse::Address { before, after } => self.address(before, after, back),
             Inverse::Link { before, after } => {
-                let now = self
-                    .after
-                    .links
-                    .iter()
-                    .find(|l| l.name == before.name)
-                    .unwrap_or(after);
+                let mut links = self.after.links.iter();
+                let now = links.find(|l| l.name == before.name).unwrap_or(after);
                 self.link(before, now, back)
             }
+            Inverse::Rule { key, before, .. } => self.rule(key, before, back),
+            Inverse::Neighbour {
+                dev,
+                address,
+                before,
+                after,
+            } => {
+                let name = format!("{address} dev {dev}");
+                neighbour(name, before.as_ref(), after.as_ref(), back)
+            }
+            other => self.kept(other, act, back),
+        }
+    }
+
+    /// The same for what the kernel's tables of links, addresses and routes don't hold.
+    fn kept(&self, inverse: &Inverse, act: &Act, back: String) -> ObjectChange {
+        match inverse {
             Inverse::Sysctl { key, before, after } => change(
                 ObjectKind::Sysctl,
                 key.to_string(),
@@ -117,16 +122,6 @@ impl Described<'_> {
                 back,
                 by("procd", Lasts::UntilReboot),
             ),
-            Inverse::Rule { key, before, .. } => self.rule(key, before, back),
-            Inverse::Neighbour {
-                dev,
-                address,
-                before,
-                after,
-            } => {
-                let name = format!("{address} dev {dev}");
-                neighbour(name, before.as_ref(), after.as_ref(), back)
-            }
         }
     }
 

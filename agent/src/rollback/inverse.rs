@@ -24,7 +24,7 @@ use crate::broker::World;
 
 pub(crate) mod uci;
 
-pub use uci::KeyChange;
+pub(crate) use uci::KeyChange;
 
 /// What one operation does to its object, and so how to undo it. Undoing what was never done, or twice, changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -197,7 +197,7 @@ fn aside_read(
     from: impl Read + Send + 'static,
     bound: u64,
 ) -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1);
     std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         let mut from = from.take(bound);

@@ -70,7 +70,7 @@ pub(crate) enum UbusError {
 /// A value that is sent.
 pub(crate) enum Value<'a> {
     Text(&'a str),
-    Table(&'a [(&'a str, Value<'a>)]),
+    Table(&'a [(&'a str, Self)]),
 }
 
 /// A value that came, by the names that lead to it.
@@ -447,7 +447,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            drop(values(&bytes, &mut Vec::new(), &mut Vec::new()));
+            values(&bytes, &mut Vec::new(), &mut Vec::new());
             attribute(&bytes, ATTR_DATA);
         }
     }

@@ -92,7 +92,7 @@ impl TryFrom<String> for PublicKey {
 
 /// A key that two peers share: never printed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Preshared([u8; KEY]);
+pub(crate) struct Preshared([u8; KEY]);
 
 impl fmt::Debug for Preshared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
