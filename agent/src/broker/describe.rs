@@ -1,5 +1,7 @@
 //! What an operation did, in the form that people approve: object, diff, way back, owner, how long it holds.
 
+use std::fmt::Display;
+
 use aizen_protocol::effect::{Lasts, ObjectChange, ObjectKind};
 use aizen_protocol::id::Digest;
 use aizen_protocol::private::Text;
@@ -38,7 +40,9 @@ impl Described<'_> {
                 let now: Vec<RouteState> = routes.cloned().collect();
                 self.route(key, before, &now, back)
             }
-            Inverse::Address { before, after } => self.address(before, after, back),
+            Inverse::Address { before, after } => {
+                self.address(before.as_slice(), after.as_slice(), back)
+            }
             Inverse::Link { before, after } => {
                 let mut links = self.after.links.iter();
                 let now = links.find(|l| l.name == before.name).unwrap_or(after);
@@ -54,33 +58,11 @@ impl Described<'_> {
                 let name = format!("{address} dev {dev}");
                 neighbour(name, before.as_ref(), after.as_ref(), back)
             }
-            other => self.kept(other, act, back),
-        }
-    }
-
-    /// The same for what the kernel's tables of links, addresses and routes don't hold.
-    fn kept(&self, inverse: &Inverse, act: &Act, back: String) -> ObjectChange {
-        match inverse {
-            Inverse::Sysctl { key, before, after } => change(
-                ObjectKind::Sysctl,
-                key.to_string(),
-                lines(
-                    &[format!("{key} = {before}")],
-                    &[format!("{key} = {after}")],
-                ),
-                back,
-                in_kernel(),
-            ),
+            Inverse::Sysctl { key, before, after } => sysctl(key, before, after, back),
             Inverse::File { path, before, .. } => {
-                let after = left_by(act);
-                let text = file::diff(path, before, after);
-                change(
-                    ObjectKind::File,
-                    path.clone(),
-                    text,
-                    back,
-                    owner::of_file(path, before),
-                )
+                let text = file::diff(path, before, left_by(act));
+                let owner = owner::of_file(path, before);
+                change(ObjectKind::File, path.clone(), text, back, owner)
             }
             Inverse::Nft { table, before, .. } => change(
                 ObjectKind::Nft,
@@ -101,13 +83,11 @@ impl Described<'_> {
                 key,
                 before,
                 after,
-            } => change(
-                ObjectKind::Wireguard,
-                format!("{dev} peer {key}"),
-                lines(before.as_slice(), after.as_slice()),
-                back,
-                in_kernel(),
-            ),
+            } => {
+                let name = format!("{dev} peer {key}");
+                let text = lines(before.as_slice(), after.as_slice());
+                change(ObjectKind::Wireguard, name, text, back, in_kernel())
+            }
             Inverse::Uci { keys, .. } => change(
                 ObjectKind::Uci,
                 keys.first().map(|k| k.key.to_string()).unwrap_or_default(),
@@ -267,6 +247,17 @@ fn left_by(act: &Act) -> &FileState {
         | Act::Uci(_)
         | Act::Sysctl { .. } => &FileState::Absent,
     }
+}
+
+fn sysctl(
+    key: &impl Display,
+    before: &impl Display,
+    after: &impl Display,
+    back: String,
+) -> ObjectChange {
+    let said = |value: &dyn Display| [format!("{key} = {value}")];
+    let text = lines(&said(before), &said(after));
+    change(ObjectKind::Sysctl, key.to_string(), text, back, in_kernel())
 }
 
 fn neighbour(

@@ -310,6 +310,25 @@ pub(crate) mod serve {
         stream.write_all(&message).unwrap();
     }
 
+    /// The answer to `list` about one service.
+    fn listed(name: &str, runs: bool) -> Vec<u8> {
+        let mut payload = vec![0, 7];
+        payload.extend(b"running\0");
+        payload.resize(12, 0);
+        payload.push(u8::from(runs));
+        let mut inner = Vec::new();
+        blob(&mut inner, 0x80 | TYPE_BOOL, &payload);
+        let mut payload = Vec::from(u16::try_from(name.len()).unwrap().to_be_bytes());
+        payload.extend(text(name));
+        payload.resize(payload.len().next_multiple_of(4), 0);
+        payload.extend(inner);
+        let mut outer = Vec::new();
+        blob(&mut outer, 0x80 | TYPE_TABLE, &payload);
+        let mut answer = Vec::new();
+        blob(&mut answer, ATTR_DATA, &outer);
+        answer
+    }
+
     /// Serves the objects `rc` and `service`. A service of `rc` runs from `start` to `stop`.
     pub(crate) fn start(socket: &Path, running: &'static [&'static str]) -> Asked {
         std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
@@ -358,22 +377,7 @@ pub(crate) mod serve {
                         match parts.as_slice() {
                             ["list", name] => {
                                 if let Some(runs) = state.get(*name) {
-                                    let mut inner = Vec::new();
-                                    let mut payload = vec![0, 7];
-                                    payload.extend(b"running\0");
-                                    payload.resize(12, 0);
-                                    payload.push(u8::from(*runs));
-                                    blob(&mut inner, 0x80 | TYPE_BOOL, &payload);
-                                    let mut payload =
-                                        Vec::from(u16::try_from(name.len()).unwrap().to_be_bytes());
-                                    payload.extend(text(name));
-                                    payload.resize(payload.len().next_multiple_of(4), 0);
-                                    payload.extend(inner);
-                                    let mut outer = Vec::new();
-                                    blob(&mut outer, 0x80 | TYPE_TABLE, &payload);
-                                    let mut answer = Vec::new();
-                                    blob(&mut answer, ATTR_DATA, &outer);
-                                    send(&mut stream, DATA, sequence, &answer);
+                                    send(&mut stream, DATA, sequence, &listed(name, *runs));
                                 }
                             }
                             ["init", name, deed] => {

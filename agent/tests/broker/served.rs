@@ -113,80 +113,83 @@ fn the_way_back_is_written_down_before_the_act() {
     });
 }
 
+/// What is asked for, and what the refusal says.
+const FAILURES: &[(&str, &str)] = &[
+    (
+        r#"{"route":{"add":{"dst":"10.9.0.0/16","via":"10.1.0.1"}}}"#,
+        "route add 10.9.0.0/16: it exists already: 10.9.0.0/16 via 10.1.0.9 dev lan proto static",
+    ),
+    (
+        r#"{"route":{"delete":{"dst":"default"}}}"#,
+        "route delete default: no such route; there is 'default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100' and",
+    ),
+    (
+        r#"{"route":{"add":{"dst":"10.3.0.0/16","via":"172.31.0.1","dev":"lan"}}}"#,
+        "Nexthop has invalid gateway",
+    ),
+    (
+        r#"{"route":{"add":{"dst":"10.3.0.0/16","via":"172.31.0.1"}}}"#,
+        "route 10.3.0.0/16: the next hop 172.31.0.1 is not on the network of any interface",
+    ),
+    (
+        r#"{"rule":{"add":{"priority":1000,"from":"10.1.0.0/24","table":100}}}"#,
+        "rule add 1000 from 10.1.0.0/24 lookup 100: it exists already",
+    ),
+    (
+        r#"{"rule":{"delete":{"priority":1000,"from":"10.1.0.0/24","table":101}}}"#,
+        "no such rule; there is 'rule 1000 from 10.1.0.0/24 lookup 100' and",
+    ),
+    (
+        r#"{"neighbour":{"delete":{"address":"10.1.0.77","dev":"nope"}}}"#,
+        "cannot find device \"nope\"",
+    ),
+    (
+        r#"{"nft":{"delete_table":{"family":"inet","name":"none"}}}"#,
+        "nft table inet none: no such table",
+    ),
+    (
+        r#"{"nft":{"replace_table":{"family":"inet","name":"guard"}}}"#,
+        "the text must be 'table inet guard { … }' and nothing else",
+    ),
+    (
+        r#"{"route":{"add":{"dst":"10.3.0.0/16","dev":"nope"}}}"#,
+        "cannot find device \"nope\"",
+    ),
+    (
+        r#"{"address":{"add":{"address":"10.1.0.1/24","dev":"lan"}}}"#,
+        "address add 10.1.0.1/24 dev lan: it exists already",
+    ),
+    (
+        r#"{"address":{"delete":{"address":"10.1.0.9/24","dev":"lan"}}}"#,
+        "address delete 10.1.0.9/24 dev lan: no such address",
+    ),
+    (
+        r#"{"link":{"set":{"dev":"nope","up":true}}}"#,
+        "cannot find device \"nope\"",
+    ),
+    (
+        r#"{"sysctl":{"set":{"key":"net.ipv4.nope","value":"1"}}}"#,
+        "net.ipv4.nope: no such kernel parameter",
+    ),
+    (
+        r#"{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"many"}}}"#,
+        "net.ipv4.ip_forward: Invalid argument",
+    ),
+    (
+        r#"{"file":{"delete":"/nonexistent/aizen"}}"#,
+        "file delete /nonexistent/aizen: no such file",
+    ),
+    (
+        r#"{"file":{"write":"/nonexistent/aizen"}}"#,
+        "file write /nonexistent/aizen: its folder does not exist",
+    ),
+];
+
 #[test]
 fn a_failure_says_what_to_what_and_why() {
     in_namespace(async || {
         router();
-        for (operation_text, says) in [
-            (
-                r#"{"route":{"add":{"dst":"10.9.0.0/16","via":"10.1.0.1"}}}"#,
-                "route add 10.9.0.0/16: it exists already: 10.9.0.0/16 via 10.1.0.9 dev lan proto static",
-            ),
-            (
-                r#"{"route":{"delete":{"dst":"default"}}}"#,
-                "route delete default: no such route; there is 'default via 192.0.2.1 dev wan proto dhcp src 192.0.2.2 metric 100' and",
-            ),
-            (
-                r#"{"route":{"add":{"dst":"10.3.0.0/16","via":"172.31.0.1","dev":"lan"}}}"#,
-                "Nexthop has invalid gateway",
-            ),
-            (
-                r#"{"route":{"add":{"dst":"10.3.0.0/16","via":"172.31.0.1"}}}"#,
-                "route 10.3.0.0/16: the next hop 172.31.0.1 is not on the network of any interface",
-            ),
-            (
-                r#"{"rule":{"add":{"priority":1000,"from":"10.1.0.0/24","table":100}}}"#,
-                "rule add 1000 from 10.1.0.0/24 lookup 100: it exists already",
-            ),
-            (
-                r#"{"rule":{"delete":{"priority":1000,"from":"10.1.0.0/24","table":101}}}"#,
-                "no such rule; there is 'rule 1000 from 10.1.0.0/24 lookup 100' and",
-            ),
-            (
-                r#"{"neighbour":{"delete":{"address":"10.1.0.77","dev":"nope"}}}"#,
-                "cannot find device \"nope\"",
-            ),
-            (
-                r#"{"nft":{"delete_table":{"family":"inet","name":"none"}}}"#,
-                "nft table inet none: no such table",
-            ),
-            (
-                r#"{"nft":{"replace_table":{"family":"inet","name":"guard"}}}"#,
-                "the text must be 'table inet guard { … }' and nothing else",
-            ),
-            (
-                r#"{"route":{"add":{"dst":"10.3.0.0/16","dev":"nope"}}}"#,
-                "cannot find device \"nope\"",
-            ),
-            (
-                r#"{"address":{"add":{"address":"10.1.0.1/24","dev":"lan"}}}"#,
-                "address add 10.1.0.1/24 dev lan: it exists already",
-            ),
-            (
-                r#"{"address":{"delete":{"address":"10.1.0.9/24","dev":"lan"}}}"#,
-                "address delete 10.1.0.9/24 dev lan: no such address",
-            ),
-            (
-                r#"{"link":{"set":{"dev":"nope","up":true}}}"#,
-                "cannot find device \"nope\"",
-            ),
-            (
-                r#"{"sysctl":{"set":{"key":"net.ipv4.nope","value":"1"}}}"#,
-                "net.ipv4.nope: no such kernel parameter",
-            ),
-            (
-                r#"{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"many"}}}"#,
-                "net.ipv4.ip_forward: Invalid argument",
-            ),
-            (
-                r#"{"file":{"delete":"/nonexistent/aizen"}}"#,
-                "file delete /nonexistent/aizen: no such file",
-            ),
-            (
-                r#"{"file":{"write":"/nonexistent/aizen"}}"#,
-                "file write /nonexistent/aizen: its folder does not exist",
-            ),
-        ] {
+        for (operation_text, says) in FAILURES {
             let before = picture();
             let grants = [operation(operation_text)];
             let run = run(&host(), &grants, &[(grants[0].clone(), b"")]).await;
