@@ -129,7 +129,7 @@ fn every_promise_of_the_security_page_names_a_test_that_exists() {
                 .or_else(|| line.strip_prefix("fn "))
                 .unwrap_or(line);
             named
-                .split_once(['(', ':', '"'])
+                .split_once(['(', ':', '"', ','])
                 .map(|(name, _)| name.to_owned())
         })
         .collect();

@@ -225,7 +225,9 @@ fn split(listing: &str) -> Result<BTreeMap<String, String>, NftError> {
             b'{' => depth += 1,
             b'}' => {
                 depth = depth.checked_sub(1).ok_or(NftError::Unreadable)?;
-                if let (0, Some(from)) = (depth, start.take()) {
+                if depth == 0
+                    && let Some(from) = start.take()
+                {
                     let text = &listing[from..=at];
                     let name = name_of(text).ok_or(NftError::Unreadable)?;
                     tables.insert(name, format!("{text}\n"));

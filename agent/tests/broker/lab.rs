@@ -191,7 +191,15 @@ pub(crate) fn picture() -> String {
     }
     let moves = |line: &&str| !line.contains("expires");
     let filters = nft("list ruleset", "");
-    all.extend(filters.lines().filter(moves).map(|l| format!("{l}\n")));
+    let filters: String = filters
+        .lines()
+        .filter(moves)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    // A table that is put back is registered anew: it is listed last.
+    let mut tables: Vec<&str> = filters.split_inclusive("\n}\n").collect();
+    tables.sort_unstable();
+    all += &tables.concat();
     for key in [
         "net/ipv4/ip_forward",
         "net/ipv4/conf/lan/accept_redirects",
