@@ -263,6 +263,7 @@ fn score(args: &ScoreArgs) -> Result<()> {
     if !args.recorded {
         let mut scenarios = scenario::all()?;
         scenarios.extend(run::twins(&scenarios));
+        let scenarios = possible(&scenarios)?;
         wanted = scenarios.len();
         for outcome in stage(&scenarios, args.seed, args.at_once, false, false)? {
             counted += 1;

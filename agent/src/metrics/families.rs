@@ -1,8 +1,11 @@
 //! Which number of which record is which metric.
 
+mod leases;
 mod machine;
 mod network;
+mod ports;
 mod probes;
+mod tables;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -46,7 +49,32 @@ pub fn families(records: &[Record]) -> Vec<Family> {
             Body::Time(time) => made.time(time),
             Body::Services(services) => made.services(services),
             Body::Round(round) => made.round(round),
-            _ => {}
+            Body::Fdb(fdb) => made.fdb(fdb),
+            Body::Modules(modules) => made.modules(modules),
+            Body::Wireless(radio) => made.wireless(radio),
+            Body::Addresses(addresses) => made.addresses(addresses),
+            Body::Routes(routes) => made.routes(routes),
+            Body::Rules(rules) => made.rules(rules),
+            Body::Neighbours(neighbours) => made.neighbours(neighbours),
+            Body::Forwarding(forwarding) => made.forwarding(forwarding),
+            Body::Resolvers(resolvers) => made.resolvers(resolvers),
+            Body::PathMtu(paths) => made.path_mtu(paths),
+            Body::Connects(connects) => made.connects(connects),
+            Body::Traces(traces) => made.traces(traces),
+            Body::Load(loads) => made.load(loads),
+            Body::Certificates(certificates) => made.certificates(certificates),
+            Body::Portal(portal) => made.portal(portal),
+            Body::Duplicates(duplicates) => made.duplicates(duplicates),
+            Body::Dhcp(dhcp) => made.dhcp(dhcp),
+            Body::DhcpProbes(probes) => made.dhcp_probes(probes),
+            Body::PppoeProbes(probes) => made.pppoe_probes(probes),
+            Body::RouterProbes(probes) => made.router_probes(probes),
+            Body::Lldp(ends) => made.lldp(ends),
+            Body::Filter(chains) => made.filter(chains),
+            Body::Log(lines) => made.log(lines),
+            Body::Configuration(files) => made.configuration(files),
+            // What the operator wrote, and what the others said earlier: no measurements.
+            Body::Profile(_) | Body::History(_) => {}
         }
     }
     made.families
@@ -134,6 +162,15 @@ impl Made {
             [(Labels::new(), round.dropped)],
         );
     }
+}
+
+/// How many there are of each.
+fn count<K: Ord>(all: impl Iterator<Item = K>) -> BTreeMap<K, f64> {
+    let mut counts = BTreeMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1.0;
+    }
+    counts
 }
 
 fn cpu(number: u16) -> Labels {

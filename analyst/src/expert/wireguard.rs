@@ -16,15 +16,19 @@ use crate::case::View;
 const OLD_S: u64 = 180;
 /// Bytes in a step that are more than keepalives and handshakes.
 const DATA: u64 = 1_000;
+/// Bytes of the message that begins a handshake; it is sent again after 5 s (`REKEY_TIMEOUT`), so one of two is
+/// unanswered for sure.
+const INITIATION: u64 = 148;
+/// Steps over which what was sent is added up: rounds may be closer together than handshakes.
+const LATELY: usize = 6;
 
-/// One peer over the last two steps.
+/// One peer over the last steps, the newest first; none of them if it is new or its counters were reset.
 struct Peer<'a> {
     link: u32,
     name: String,
     peer: &'a WireGuardPeer,
     steps: Vec<Traffic>,
     at: jiff::Timestamp,
-    first: jiff::Timestamp,
     alone: bool,
 }
 
@@ -32,21 +36,21 @@ struct Traffic {
     sent: u64,
     received: u64,
     seconds: u64,
+    at: jiff::Timestamp,
 }
 
 pub(super) fn examine(view: &View<'_>) -> Examined {
     let mut examined = Examined::default();
-    let Some(steps) = trend::steps(view, |pass| pass.wireguard.as_ref(), 2) else {
+    let Some(seen) = &view.now().wireguard else {
         return examined;
     };
-    let Some(newest) = steps.first() else {
-        return examined;
-    };
-    for tunnel in newest.after {
+    let steps = (1..=LATELY)
+        .rev()
+        .find_map(|count| trend::steps(view, |pass| pass.wireguard.as_ref(), count))
+        .unwrap_or_default();
+    for tunnel in &seen.value {
         for peer in &tunnel.peers {
-            let Some(peer) = Peer::of(view, tunnel, peer, &steps) else {
-                continue;
-            };
+            let peer = Peer::of(view, tunnel, peer, &steps, seen.at);
             let draft = peer
                 .unresolved()
                 .or_else(|| peer.down(view))
@@ -64,13 +68,13 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
 }
 
 impl<'a> Peer<'a> {
-    /// None if it is new, or its counters were reset.
     fn of(
         view: &View<'_>,
         tunnel: &WireGuard,
         peer: &'a WireGuardPeer,
         steps: &[Step<'_, Vec<WireGuard>>],
-    ) -> Option<Self> {
+        at: jiff::Timestamp,
+    ) -> Self {
         let find = |tunnels: &'_ [WireGuard]| {
             let same = tunnels.iter().find(|other| other.link == tunnel.link)?;
             same.peers
@@ -84,10 +88,11 @@ impl<'a> Peer<'a> {
                 sent: after.0.checked_sub(before.0)?,
                 received: after.1.checked_sub(before.1)?,
                 seconds: step.seconds(),
+                at: step.at,
             })
         };
         let name = view.link_name(tunnel.link);
-        Some(Self {
+        Self {
             link: tunnel.link,
             name: if tunnel.peers.len() == 1 {
                 name
@@ -95,11 +100,10 @@ impl<'a> Peer<'a> {
                 format!("{name} peer {}", peer.key)
             },
             peer,
-            steps: steps.iter().map(traffic).collect::<Option<_>>()?,
-            at: steps.first()?.at,
-            first: steps.last()?.at,
+            steps: steps.iter().map_while(traffic).collect(),
+            at,
             alone: tunnel.peers.len() == 1,
-        })
+        }
     }
 
     fn is_fresh(&self) -> bool {
@@ -131,13 +135,12 @@ impl<'a> Peer<'a> {
     }
 
     fn traffic(&self, draft: &mut Draft) {
-        for (place, step) in self.steps.iter().enumerate() {
-            let at = if place == 0 { self.at } else { self.first };
+        for step in self.steps.iter().filter(|step| step.sent > 0) {
             let fact = format!(
                 "{} sent {} and received {} bytes within {} s",
                 self.name, step.sent, step.received, step.seconds
             );
-            draft.shown("wireguard", "traffic", at, fact);
+            draft.shown("wireguard", "traffic", step.at, fact);
         }
     }
 
@@ -173,13 +176,17 @@ impl<'a> Peer<'a> {
         Some(draft)
     }
 
+    /// It began a handshake twice or more, and heard nothing.
+    fn asks_in_vain(&self) -> bool {
+        let never = self.peer.handshake_s.is_none() && self.peer.rx_bytes == 0;
+        let lately = |read: fn(&Traffic) -> u64| self.steps.iter().map(read).sum::<u64>();
+        (never && self.peer.tx_bytes >= 3 * INITIATION)
+            || (lately(|step| step.sent) >= 2 * INITIATION && lately(|step| step.received) == 0)
+    }
+
     /// The last handshake is old, and what is sent gets no answer.
     fn down(&self, view: &View<'_>) -> Option<Draft> {
-        let asked = self
-            .steps
-            .iter()
-            .all(|step| step.sent > 0 && step.received == 0);
-        if self.is_fresh() || !asked || !self.is_wanted(view) {
+        if self.is_fresh() || !self.asks_in_vain() || !self.is_wanted(view) {
             return None;
         }
         let name = &self.name;
@@ -190,7 +197,12 @@ impl<'a> Peer<'a> {
             format!("The other end of the tunnel {name} does not answer"),
         );
         let age = self.peer.handshake_s.map_or_else(
-            || format!("{name} never shook hands"),
+            || {
+                format!(
+                    "{name} never shook hands; it sent {} bytes and received {}",
+                    self.peer.tx_bytes, self.peer.rx_bytes
+                )
+            },
             |age| {
                 format!(
                     "the last handshake of {name} is {} old",
@@ -198,7 +210,7 @@ impl<'a> Peer<'a> {
                 )
             },
         );
-        draft.shown("wireguard", "handshake", self.first, age);
+        draft.shown("wireguard", "handshake", self.at, age);
         self.traffic(&mut draft);
         if let Some(endpoint) = self.peer.endpoint {
             match reach::ping(view.now(), endpoint) {
@@ -233,10 +245,9 @@ impl<'a> Peer<'a> {
 
     /// Hands are shaken, but a host behind it is silent and no data comes back.
     fn silent(&self, view: &View<'_>) -> Option<Draft> {
-        let one_way = self
-            .steps
-            .iter()
-            .all(|step| step.sent >= DATA && step.received < DATA / 4);
+        let mut newest = self.steps.iter().take(2);
+        let one_way = self.steps.len() >= 2
+            && newest.all(|step| step.sent >= DATA && step.received < DATA / 4);
         if !self.is_fresh() || !one_way {
             return None;
         }
@@ -311,6 +322,29 @@ mod tests {
             ("vpn_down", "wg0")
         );
         assert_eq!(finding.proposal, None);
+    }
+
+    #[test]
+    fn handshakes_that_are_rarer_than_rounds_are_added_up() {
+        // One handshake in every second round; with one alone an answer may be under way.
+        let rounds = with(|round| tunnel(&[(200 + 10 * round, 9_000 + 148 * (round / 2), 4_000)]));
+        assert_eq!(only(&verdict(&rounds)).cause.0, "vpn_down");
+        let once = with(|round| tunnel(&[(200 + 10 * round, 9_000 + 148 * (round / 4), 4_000)]));
+        assert_eq!(verdict(&once).findings, []);
+    }
+
+    #[test]
+    fn a_tunnel_that_never_shook_hands_is_named_from_one_reading() {
+        let reading = |sent| {
+            history(1, |_, evidence| {
+                evidence.links.push(link(TUNNEL, "wg0", true));
+                let mut tunnel = tunnel(&[(0, sent, 0)]);
+                tunnel.peers[0].handshake_s = None;
+                evidence.see(Body::WireGuard(vec![tunnel]));
+            })
+        };
+        assert_eq!(only(&verdict(&reading(3 * 148))).cause.0, "vpn_down");
+        assert_eq!(verdict(&reading(2 * 148)).findings, []);
     }
 
     #[test]

@@ -1,10 +1,37 @@
 //! The machine and its services.
 
-use aizen_protocol::record::{CpuTimes, Host, Pressure, Service, ServiceState, Stall};
+use aizen_protocol::record::{
+    ConfigFile, CpuTimes, Host, LogLine, Pressure, Service, ServiceState, Stall,
+};
 
-use super::{Kind, Labels, Made, cpu, float};
+use super::leases::seconds;
+use super::{Kind, Labels, Made, count, cpu, float};
 
 impl Made {
+    pub(super) fn log(&mut self, lines: &[LogLine]) {
+        let severities = count(lines.iter().map(|line| line.severity));
+        let samples = severities
+            .into_iter()
+            .map(|(severity, lines)| (vec![("severity", severity.to_string().into())], lines));
+        self.gauge(
+            "aizen_log_lines",
+            "Recent lines of log that concern the network, by severity (RFC 5424).",
+            samples,
+        );
+    }
+
+    pub(super) fn configuration(&mut self, files: &[ConfigFile]) {
+        let changed = files.iter().map(|file| {
+            let labels: Labels = vec![("path", file.path.0.clone().into())];
+            (labels, seconds(file.modified))
+        });
+        self.gauge(
+            "aizen_configuration_changed_timestamp_seconds",
+            "When a file of network configuration was changed last.",
+            changed,
+        );
+    }
+
     pub(super) fn cpu(&mut self, cpus: &[CpuTimes]) {
         let kinds = |c: &CpuTimes| {
             [

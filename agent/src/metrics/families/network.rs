@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use aizen_protocol::record::{
-    Conntrack, Ethernet, Link, LinkCounters, NeighbourTable, Protocols, Queue, Softnet, WireGuard,
+    Conntrack, FilterChain, Link, LinkCounters, NeighbourTable, Protocols, Queue, Softnet,
+    WireGuard,
 };
 
 use super::{Labels, Made, cpu, float};
@@ -43,22 +44,6 @@ impl Made {
                 .filter_map(|link| Some((of(link), field(&link.counters?))));
             self.counter(name, help, samples);
         }
-    }
-
-    pub(super) fn ethernet(&mut self, ports: &[Ethernet]) {
-        let mut samples = Vec::new();
-        for port in ports {
-            for (name, total) in &port.statistics {
-                let mut labels = self.link(port.link);
-                labels.push(("counter", name.clone().into()));
-                samples.push((labels, *total));
-            }
-        }
-        self.counter(
-            "aizen_ethernet_driver_total",
-            "What the driver counts: the standard's groups, and of its own counters those of trouble that are not 0.",
-            samples,
-        );
     }
 
     pub(super) fn queues(&mut self, queues: &[Queue]) {
@@ -180,6 +165,32 @@ impl Made {
         ] {
             self.counter(name, help, [(Labels::new(), value)]);
         }
+    }
+
+    pub(super) fn filter(&mut self, chains: &[FilterChain]) {
+        let rules = || {
+            chains.iter().flat_map(|chain| {
+                chain.rules.iter().map(move |rule| {
+                    let labels: Labels = vec![
+                        ("family", chain.family.clone().into()),
+                        ("table", chain.table.clone().into()),
+                        ("chain", chain.chain.clone().into()),
+                        ("handle", rule.handle.to_string().into()),
+                    ];
+                    (labels, rule)
+                })
+            })
+        };
+        self.counter(
+            "aizen_filter_rule_packets_total",
+            "Packets that a rule with a counter matched.",
+            rules().filter_map(|(labels, rule)| Some((labels, rule.packets?))),
+        );
+        self.counter(
+            "aizen_filter_rule_bytes_total",
+            "Bytes of them.",
+            rules().filter_map(|(labels, rule)| Some((labels, rule.bytes?))),
+        );
     }
 
     pub(super) fn wireguard(&mut self, interfaces: &[WireGuard]) {
