@@ -17,7 +17,6 @@ pub(crate) mod seal;
 pub(crate) mod service;
 pub(crate) mod sysctl;
 mod touched;
-pub(crate) mod ubus;
 pub(crate) mod uci;
 pub(crate) mod wireguard;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) use self::wire::Argument;
 use self::wire::{Kind, Message};
 
 /// Why the bus brought no answer.
@@ -77,11 +78,20 @@ impl Ubus {
         }
     }
 
-    /// Calls a method without arguments; the answer is a table.
-    pub(crate) fn call(&mut self, object: &str, method: &str) -> Result<Value, UbusError> {
+    /// Calls a method; the answer is a table.
+    pub(crate) fn call(
+        &mut self,
+        object: &str,
+        method: &str,
+        arguments: &[(&str, Argument<'_>)],
+    ) -> Result<Value, UbusError> {
         let number = self.look_up(object)?;
         let mut answer = None;
-        let sequence = self.send(&wire::invoke(number, method), number, wire::INVOKE)?;
+        let sequence = self.send(
+            &wire::invoke(number, method, arguments),
+            number,
+            wire::INVOKE,
+        )?;
         let code = self.answers(sequence, |message| {
             if let Some(table) = message.attribute(wire::DATA) {
                 answer = Some(wire::table(table));
@@ -193,3 +203,34 @@ const MAX_MESSAGES: usize = 1000;
 
 #[cfg(test)]
 pub(crate) mod serve;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_not_there_and_a_bus_that_is_not_one_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        serve::serve(root.path(), |object, _, arguments| {
+            let name = arguments["name"].as_str().unwrap_or("nobody");
+            (object == "rc").then(|| json!({ name: { "running": true } }))
+        });
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut ubus = Ubus::connect(&socket(root.path()).unwrap(), until).unwrap();
+        let error = ubus.call("nothing", "list", &[]).unwrap_err();
+        assert!(matches!(error, UbusError::Hidden(_)), "{error}");
+        let found = ubus.call("rc", "list", &[("name", Argument::Text("dnsmasq"))]);
+        assert_eq!(found.unwrap(), json!({ "dnsmasq": { "running": true } }));
+
+        let other = root.path().join("other");
+        let listener = std::os::unix::net::UnixListener::bind(&other).unwrap();
+        let liar = std::thread::spawn(move || {
+            listener.accept().unwrap().0.write_all(&[0xff; 64]).unwrap();
+        });
+        let error = Ubus::connect(&other, until).unwrap_err();
+        assert!(matches!(error, UbusError::Malformed), "{error}");
+        liar.join().unwrap();
+    }
+}

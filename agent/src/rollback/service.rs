@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::ubus::{Ubus, UbusError, Value};
 use super::wireguard::{PeerState, PublicKey};
 use crate::broker::World;
 use crate::collect::aside;
+use crate::collect::ubus::{self, Argument, Ubus, UbusError};
 
 mod systemd;
 
 /// Longest wait for one deed: a service that takes longer to start is waited for by nobody.
 const DEED: Duration = Duration::from_secs(60);
-/// Where ubus listens, newest place first.
-const UBUS: [&str; 2] = ["var/run/ubus/ubus.sock", "var/run/ubus.sock"];
 
 /// What is done to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ impl Recorded {
         }
         Ok(Self {
             running: Arc::new(Mutex::new(running)),
-            has_ubus: ubus(world).is_some(),
+            has_ubus: ubus::socket(&world.root).is_some(),
             manager: owner(world),
             peers: Arc::default(),
         })
@@ -149,13 +147,10 @@ impl Manager {
         if world.root.join("run/systemd/system").exists() && bus.exists() {
             return Ok(Self::Systemd(bus));
         }
-        ubus(world).map(Self::Procd).ok_or(ServiceError::NoManager)
+        ubus::socket(&world.root)
+            .map(Self::Procd)
+            .ok_or(ServiceError::NoManager)
     }
-}
-
-fn ubus(world: &World) -> Option<PathBuf> {
-    let place = |path: &&str| world.root.join(path).exists();
-    Some(world.root.join(UBUS.iter().find(|p| place(p))?))
 }
 
 /// The manager's name, for who owns a service.
@@ -200,8 +195,8 @@ pub(crate) async fn act(world: &World, name: &str, deed: Deed) -> Result<(), Ser
             Manager::Procd(socket) => {
                 let mut ubus = Ubus::connect(&socket, until)?;
                 let arguments = [
-                    ("name", Value::Text(&name)),
-                    ("action", Value::Text(deed.word())),
+                    ("name", Argument::Text(&name)),
+                    ("action", Argument::Text(deed.word())),
                 ];
                 // It answers when the service's script has ended.
                 ubus.call("rc", "init", &arguments)?;
@@ -235,26 +230,17 @@ pub(crate) async fn settle(
 }
 
 fn procd_runs(ubus: &mut Ubus, name: &str) -> Result<bool, ServiceError> {
-    let found = ubus.call("rc", "list", &[("name", Value::Text(name))])?;
-    let of_it = |last: &str| {
-        let path = [name.to_owned(), last.to_owned()];
-        found.iter().find(|f| f.path == path)
-    };
-    if found
-        .iter()
-        .all(|f| f.path.first().is_none_or(|n| n != name))
-    {
-        return Err(ServiceError::NoService);
-    }
+    let found = ubus.call("rc", "list", &[("name", Argument::Text(name))])?;
+    let service = found.get(name).ok_or(ServiceError::NoService)?;
     // A script that procd does not watch has no state: it ran once, at boot.
-    Ok(of_it("running").and_then(|f| f.is_true).unwrap_or(true))
+    Ok(service["running"].as_bool().unwrap_or(true))
 }
 
 /// True if there is a ubus that configuration can be announced on, or a shadow that records it.
 pub(crate) fn can_announce(world: &World) -> bool {
     match world.recorded() {
         Some(recorded) => recorded.has_ubus,
-        None => ubus(world).is_some(),
+        None => ubus::socket(&world.root).is_some(),
     }
 }
 
@@ -263,14 +249,14 @@ pub(crate) async fn announce(world: &World, package: &str) -> Result<(), Service
     if world.recorded().is_some() {
         return Ok(());
     }
-    let socket = ubus(world).ok_or(ServiceError::NoUbus)?;
+    let socket = ubus::socket(&world.root).ok_or(ServiceError::NoUbus)?;
     let package = package.to_owned();
     aside::run("aizen-service", move || {
         let mut ubus = Ubus::connect(&socket, Instant::now() + DEED)?;
-        let data = [("package", Value::Text(&package))];
+        let data = [("package", Argument::Text(&package))];
         let arguments = [
-            ("type", Value::Text("config.change")),
-            ("data", Value::Table(&data)),
+            ("type", Argument::Text("config.change")),
+            ("data", Argument::Table(&data)),
         ];
         ubus.call("service", "event", &arguments)?;
         Ok(())
@@ -280,13 +266,45 @@ pub(crate) async fn announce(world: &World, package: &str) -> Result<(), Service
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::rollback::ubus::serve;
+    use crate::collect::ubus::serve::serve;
+
+    /// A procd with one service, which says what it was told to do.
+    fn procd(root: &std::path::Path) -> Arc<Mutex<Vec<String>>> {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (heard, runs) = (Arc::clone(&told), Mutex::new(true));
+        serve(root, move |object, method, arguments| {
+            let mut runs = runs.lock().unwrap();
+            let word = |name: &str| arguments[name].as_str().unwrap_or_default().to_owned();
+            match (object, method) {
+                ("rc" | "service", "") => {}
+                ("rc", "list") if word("name") == "dnsmasq" => {
+                    return Some(json!({ "dnsmasq": { "running": *runs } }));
+                }
+                ("rc", "list") => {}
+                ("rc", "init") => {
+                    *runs = word("action") != "stop";
+                    let said = format!("init {} {}", word("name"), word("action"));
+                    heard.lock().unwrap().push(said);
+                }
+                ("service", "event") => {
+                    let package = arguments["data"]["package"].as_str().unwrap_or_default();
+                    let said = format!("event {} {package}", word("type"));
+                    heard.lock().unwrap().push(said);
+                }
+                _ => return None,
+            }
+            Some(json!({}))
+        });
+        told
+    }
 
     #[tokio::test]
     async fn procd_is_asked_and_told_over_ubus() {
         let root = tempfile::tempdir().unwrap();
-        let asked = serve::start(&root.path().join(UBUS[0]), &["dnsmasq"]);
+        let asked = procd(root.path());
         let world = World::at(root.path());
         assert_eq!(owner(&world), "procd");
         assert!(is_running(&world, "dnsmasq").await.unwrap());

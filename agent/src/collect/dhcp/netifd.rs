@@ -22,7 +22,7 @@ pub(super) fn read(root: &Path, deadline: Duration, gaps: &mut Vec<String>) -> N
         return Netifd::default();
     };
     let asked = Ubus::connect(&socket, Instant::now() + deadline)
-        .and_then(|mut ubus| ubus.call("network.interface", "dump"));
+        .and_then(|mut ubus| ubus.call("network.interface", "dump", &[]));
     match asked {
         Ok(dump) => decode(&dump),
         Err(error) => {
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_lease_of_netifd_has_its_server_its_router_and_its_resolvers() {
         let root = tempfile::tempdir().unwrap();
-        serve(root.path(), |object, _| {
+        serve(root.path(), |object, _, _| {
             let dump = json!({ "interface": [
                 { "interface": "lan", "up": true, "autostart": true, "proto": "static", "l3_device": "br-lan" },
                 {
@@ -153,7 +153,7 @@ mod tests {
         let long = Duration::from_secs(60);
         assert_eq!(read(root.path(), long, &mut gaps), Netifd::default());
         assert!(gaps.is_empty());
-        serve(root.path(), |_, _| None);
+        serve(root.path(), |_, _, _| None);
         read(root.path(), long, &mut gaps);
         assert!(gaps[0].contains("network.interface"), "{gaps:?}");
     }

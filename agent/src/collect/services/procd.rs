@@ -35,7 +35,7 @@ pub(super) fn collect(
     memory: &Memory,
 ) -> Result<Seen<Vec<Service>>, CollectError> {
     let ask = || -> Result<Value, UbusError> {
-        Ubus::connect(socket, Instant::now() + deadline)?.call("service", "list")
+        Ubus::connect(socket, Instant::now() + deadline)?.call("service", "list", &[])
     };
     let list =
         ask().map_err(|error| CollectError::Untold(format!("procd can't be asked: {error}")))?;
@@ -203,7 +203,7 @@ mod tests {
         fs::create_dir_all(root.path().join("etc/rc.d")).unwrap();
         fs::write(root.path().join("etc/rc.d/S19dnsmasq"), "").unwrap();
         fs::write(root.path().join("etc/rc.d/K19crashed"), "").unwrap();
-        serve(root.path(), |object, _| {
+        serve(root.path(), |object, _, _| {
             (object == "service").then(|| list(100))
         });
         let told = look(root.path(), &Memory::default());
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_bus_that_hides_the_services_or_hangs_up_says_so() {
         let root = tempfile::tempdir().unwrap();
-        serve(root.path(), |_, _| None);
+        serve(root.path(), |_, _, _| None);
         let why = services::collect(root.path(), LONG, &Memory::default()).unwrap_err();
         assert!(why.to_string().contains("acl.d"), "{why}");
         let other = tempfile::tempdir().unwrap();

@@ -7,10 +7,14 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::wire::{self, ARRAY, HEAD, INT8, INT32, STRING, TABLE, put};
+use super::wire::{self, ARRAY, HEAD, INT8, INT32, STRING, TABLE, put, put_named};
 
-/// Answers each call of `OBJECT METHOD` with what `answer` gives for it; objects that it knows nothing of are not shown.
-pub(crate) fn serve(root: &Path, answer: impl Fn(&str, &str) -> Option<Value> + Send + 'static) {
+/// Answers each call of `OBJECT METHOD ARGUMENTS` with what `answer` gives for it. A method without a name asks whether
+/// the object is there; those that `answer` knows nothing of are not shown.
+pub(crate) fn serve(
+    root: &Path,
+    answer: impl Fn(&str, &str, &Value) -> Option<Value> + Send + 'static,
+) {
     let socket = root.join("var/run/ubus/ubus.sock");
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -22,7 +26,10 @@ pub(crate) fn serve(root: &Path, answer: impl Fn(&str, &str) -> Option<Value> + 
     });
 }
 
-fn talk(mut stream: UnixStream, answer: &impl Fn(&str, &str) -> Option<Value>) -> Option<()> {
+fn talk(
+    mut stream: UnixStream,
+    answer: &impl Fn(&str, &str, &Value) -> Option<Value>,
+) -> Option<()> {
     stream.write_all(&wire::message(HELLO, 0, 77, &[])).ok()?;
     let mut object = String::new();
     loop {
@@ -43,12 +50,16 @@ fn talk(mut stream: UnixStream, answer: &impl Fn(&str, &str) -> Option<Value>) -
         let mut status = 0_u32;
         if let Some(path) = text(wire::PATH) {
             object = path;
-            if answer(&object, "").is_some() {
+            if answer(&object, "", &Value::Null).is_some() {
                 put(&mut told, wire::OBJECT, &9_u32.to_be_bytes());
             } else {
                 status = 4;
             }
-        } else if let Some(table) = answer(&object, &text(wire::METHOD)?) {
+        } else if let Some(table) = answer(
+            &object,
+            &text(wire::METHOD)?,
+            &wire::table(asked.attribute(wire::DATA)?)?,
+        ) {
             put(&mut told, wire::OBJECT, &9_u32.to_be_bytes());
             put(&mut told, wire::DATA, &encode(&table));
         } else {
@@ -90,12 +101,7 @@ fn member(bytes: &mut Vec<u8>, name: &str, value: &Value) {
         Value::Object(_) => (TABLE, encode(value)),
         Value::Null => panic!("the format has no null"),
     };
-    let mut named = u16::try_from(name.len()).unwrap().to_be_bytes().to_vec();
-    named.extend(name.bytes());
-    named.push(0);
-    named.resize(named.len().next_multiple_of(4), 0);
-    named.extend(data);
-    put(bytes, 0x80 | kind, &named);
+    put_named(bytes, kind, name, &data);
 }
 
 const HELLO: u8 = 0;

@@ -153,13 +153,46 @@ pub(crate) fn look_up(object: &str) -> Vec<u8> {
     bytes
 }
 
-/// The attributes of `UBUS_MSG_INVOKE` with an empty table of arguments.
-pub(crate) fn invoke(object: u32, method: &str) -> Vec<u8> {
+/// What a method is called with, by its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Argument<'a> {
+    Text(&'a str),
+    Table(&'a [(&'a str, Self)]),
+}
+
+/// The attributes of `UBUS_MSG_INVOKE`.
+pub(crate) fn invoke(object: u32, method: &str, arguments: &[(&str, Argument<'_>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put(&mut bytes, OBJECT, &object.to_be_bytes());
     put(&mut bytes, METHOD, &[method.as_bytes(), b"\0"].concat());
-    put(&mut bytes, DATA, &[]);
+    put(&mut bytes, DATA, &written(arguments));
     bytes
+}
+
+fn written(arguments: &[(&str, Argument<'_>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, argument) in arguments {
+        match argument {
+            Argument::Text(text) => {
+                put_named(&mut bytes, STRING, name, &[text.as_bytes(), b"\0"].concat());
+            }
+            Argument::Table(inner) => put_named(&mut bytes, TABLE, name, &written(inner)),
+        }
+    }
+    bytes
+}
+
+/// Appends an attribute with a name (`struct blobmsg_hdr`).
+pub(crate) fn put_named(bytes: &mut Vec<u8>, kind: u8, name: &str, data: &[u8]) {
+    let Ok(length) = u16::try_from(name.len()) else {
+        return;
+    };
+    let mut named = length.to_be_bytes().to_vec();
+    named.extend(name.bytes());
+    named.push(0);
+    named.resize(named.len().next_multiple_of(4), 0);
+    named.extend(data);
+    put(bytes, 0x80 | kind, &named);
 }
 
 /// Appends an attribute. What we say is short; what is too long to be told is left out.
@@ -231,6 +264,22 @@ mod tests {
             "empty": {}, "text": "", "list": [],
         });
         assert_eq!(table(&encode(&value)), Some(value));
+    }
+
+    #[test]
+    fn arguments_have_the_bytes_of_the_headers() {
+        let bytes = written(&[("name", Argument::Text("dnsmasq"))]);
+        let want = [&[0x83, 0, 0, 20, 0, 4][..], b"name\0", &[0], b"dnsmasq\0"];
+        assert_eq!(bytes, want.concat());
+        let data = [("package", Argument::Text("network"))];
+        let nested = written(&[("data", Argument::Table(&data))]);
+        assert_eq!(
+            table(&nested),
+            Some(json!({ "data": { "package": "network" } }))
+        );
+        let mut whole = Vec::new();
+        put(&mut whole, METHOD, b"init\0");
+        assert_eq!(whole, b"\x04\0\0\x09init\0\0\0\0");
     }
 
     #[test]
