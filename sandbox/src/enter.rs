@@ -229,18 +229,22 @@ fn build(
     layers.push(namespace::groups());
     // Before the user namespace, which has no way to drop groups.
     step("groups", nix::unistd::setgroups(&[]))?;
-    let mut user = namespace::user();
-    if user.enforced {
-        step("user_map", ask(keeper, MAP))?;
-        user.detail = "nothing in it but the script's own user and group".to_owned();
-    }
-    layers.push(user);
+    layers.push(if order.powers.any() {
+        namespace::no_user("capabilities mean something in the host's alone")
+    } else {
+        let mut user = namespace::user();
+        if user.enforced {
+            step("user_map", ask(keeper, MAP))?;
+            user.detail = "nothing in it but the script's own user and group".to_owned();
+        }
+        user
+    });
     // Before the change of user: afterwards the process may not.
-    step("capabilities", capability::bound())?;
+    step("capabilities", capability::bound(order.powers))?;
     let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));
     step("group", nix::unistd::setresgid(gid, gid, gid))?;
     step("user", nix::unistd::setresuid(uid, uid, uid))?;
-    step("capabilities", capability::drop_all())?;
+    step("capabilities", capability::settle(order.powers))?;
     // No program that it starts can gain anything, and seccomp needs it.
     step("no_new_privs", prctl::set_no_new_privs())?;
     // After the change of user, which clears it.
@@ -270,6 +274,8 @@ fn build(
             drop(handed);
             sys::close(1);
             sys::close(2);
+            // What the script may is not for whoever only waits for it.
+            step("capabilities", capability::drop_all())?;
             let mut tended = Tended {
                 script: child,
                 contained,
@@ -358,10 +364,10 @@ fn dress(
         step("directory", nix::unistd::chdir("/tmp"))?;
     }
     layers.extend(landlock::enter());
-    layers.extend(capability::read_back(order.uid));
+    layers.extend(capability::read_back(order.uid, order.powers));
     // Last: from here on only what the script itself may call.
-    layers.push(seccomp::enter(&order.filters));
-    layers.push(namespace::network(&layers));
+    layers.push(seccomp::enter(&order.filters, order.powers));
+    layers.push(namespace::network(&layers, order.powers));
     step("tell", message::send(gate, &Message::Ready(layers), &[]))?;
     match step("wait", message::receive_bytes(gate))? {
         Some((word, _)) if word == [message::GO] => {}

@@ -197,7 +197,7 @@ impl Sandbox {
         if !uid.is_root() {
             return Err(SandboxError::NotRoot { uid: uid.as_raw() });
         }
-        let filters = seccomp::programs().map_err(|error| SandboxError::Policy {
+        let filters = seccomp::programs(profile.powers).map_err(|error| SandboxError::Policy {
             detail: error.to_string(),
         })?;
         let group = Group::create(&profile.limits);
@@ -208,6 +208,7 @@ impl Sandbox {
             reads: profile.reads,
             change_tool: profile.change_tool,
             network: profile.network,
+            powers: profile.powers,
             limits: profile.limits,
             uid: profile.uid,
             gid: profile.gid,

@@ -33,4 +33,4 @@ mod sys;
 pub use enter::enter_if_asked;
 pub use launch::{End, Finished, SandboxError, check, check_with, run};
 pub use level::{Isolation, Layer};
-pub use profile::{Limits, Network, Profile, ProfileError, ReadBind};
+pub use profile::{Limits, Network, Powers, Profile, ProfileError, ReadBind};

@@ -14,7 +14,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::level::Layer;
-use crate::profile::{Limits, Network, ReadBind};
+use crate::profile::{Limits, Network, Powers, ReadBind};
 
 /// Everything the child needs to know, written once by the parent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +25,7 @@ pub(crate) struct Order {
     pub(crate) reads: Vec<ReadBind>,
     pub(crate) change_tool: Option<PathBuf>,
     pub(crate) network: Network,
+    pub(crate) powers: Powers,
     pub(crate) limits: Limits,
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::level::Layer;
-use crate::profile::Network;
+use crate::profile::{Network, Powers};
 
 /// The pid namespace: the next child of the calling process is its init.
 pub(crate) fn processes() -> Layer {
@@ -40,6 +40,11 @@ pub(crate) fn user() -> Layer {
     try_one("user_namespace", CloneFlags::CLONE_NEWUSER)
 }
 
+/// None, for this reason.
+pub(crate) fn no_user(why: &str) -> Layer {
+    Layer::off("user_namespace", why)
+}
+
 /// Gives the user namespace of process `pid` one user and one group; from outside, by root.
 pub(crate) fn map(pid: i32, uid: u32, gid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/uid_map"), format!("{uid} {uid} 1"))?;
@@ -56,9 +61,11 @@ pub(crate) fn stands(layers: &[Layer], name: &str) -> bool {
 }
 
 /// Out of reach means: nothing to configure in one's own namespace, or no socket to configure the host's with.
-pub(crate) fn network(layers: &[Layer]) -> Layer {
+pub(crate) fn network(layers: &[Layer], powers: Powers) -> Layer {
     let unreachable = "no socket but unix, no capability, no /proc/sys";
-    if stands(layers, "network_namespace") {
+    if powers.any() {
+        Layer::off("network", format!("the host's, with {}", powers.names()))
+    } else if stands(layers, "network_namespace") {
         Layer::on("network", "own empty namespace")
     } else if stands(layers, "seccomp")
         && stands(layers, "capabilities")
@@ -88,9 +95,21 @@ mod tests {
         let on = |names: &[&str]| -> Vec<Layer> {
             names.iter().map(|name| Layer::on(name, "")).collect()
         };
-        assert!(network(&on(&["network_namespace"])).enforced);
-        assert!(network(&on(&["seccomp", "capabilities", "mount_namespace"])).enforced);
-        assert!(!network(&on(&["capabilities", "mount_namespace"])).enforced);
-        assert!(!network(&[Layer::off("network_namespace", "not permitted")]).enforced);
+        let none = Powers::default();
+        assert!(network(&on(&["network_namespace"]), none).enforced);
+        assert!(network(&on(&["seccomp", "capabilities", "mount_namespace"]), none).enforced);
+        assert!(!network(&on(&["capabilities", "mount_namespace"]), none).enforced);
+        assert!(!network(&[Layer::off("network_namespace", "not permitted")], none).enforced);
+        let admin = Powers {
+            net_admin: true,
+            ..none
+        };
+        let walls = on(&[
+            "network_namespace",
+            "seccomp",
+            "capabilities",
+            "mount_namespace",
+        ]);
+        assert!(!network(&walls, admin).enforced);
     }
 }

@@ -22,8 +22,10 @@ pub struct Profile {
     pub change_tool: Option<PathBuf>,
     /// The script's end of the broker's socket; becomes descriptor 3.
     pub broker: Option<OwnedFd>,
-    /// Which network namespace the script sees. It can't make an internet or netlink socket in either.
+    /// Which network namespace the script sees. Without powers it can't make an internet or netlink socket in either.
     pub network: Network,
+    /// What it may do to that network with its own hands.
+    pub powers: Powers,
     /// Bounds of the run.
     pub limits: Limits,
     /// From the script's first instruction to SIGTERM.
@@ -57,6 +59,39 @@ pub enum Network {
     Empty,
     /// The caller's, to read its state in `/proc/self/net`.
     Host,
+}
+
+/// What a script may do to the host's network with its own hands; by default nothing.
+///
+/// A capability means something in the host's network only if it is held in the initial user namespace, so such a script
+/// gets no user namespace of its own: what stands between it and the host is its uid, and every other layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Powers {
+    /// `CAP_NET_ADMIN` (capabilities(7)), with sockets of rtnetlink and of netfilter to use it by.
+    pub net_admin: bool,
+    /// `CAP_NET_RAW`, with raw and packet sockets.
+    pub net_raw: bool,
+    /// Sockets of generic netlink besides, by which WireGuard is set. Needs `net_admin`.
+    pub generic_netlink: bool,
+}
+
+impl Powers {
+    /// True if there is one.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.net_admin || self.net_raw
+    }
+
+    /// Its capabilities, by the names of capabilities(7) in small letters.
+    pub(crate) fn names(self) -> String {
+        let held = [(self.net_admin, "net_admin"), (self.net_raw, "net_raw")];
+        let held: Vec<_> = held
+            .iter()
+            .filter(|(held, _)| *held)
+            .map(|(_, name)| *name)
+            .collect();
+        held.join(" ")
+    }
 }
 
 /// Bounds of a run.
@@ -110,6 +145,9 @@ pub enum ProfileError {
     /// User or group 0 would make the walls decoration.
     #[error("a script does not run as root")]
     Root,
+    /// A power over a network that is not there.
+    #[error("powers over the network need the host's, and generic netlink needs net_admin")]
+    Powers,
     /// A bound of 0.
     #[error("the bound {name} is 0")]
     Zero {
@@ -130,6 +168,7 @@ impl Profile {
             change_tool: None,
             broker: None,
             network: Network::Empty,
+            powers: Powers::default(),
             limits: Limits::default(),
             timeout: Duration::from_secs(30),
             grace: Duration::from_secs(2),
@@ -160,6 +199,10 @@ impl Profile {
         }
         if self.uid == 0 || self.gid == 0 {
             return Err(ProfileError::Root);
+        }
+        let host = self.network == Network::Host;
+        if (self.powers.any() && !host) || (self.powers.generic_netlink && !self.powers.net_admin) {
+            return Err(ProfileError::Powers);
         }
         let bounds = [
             ("memory_bytes", self.limits.memory_bytes == 0),
@@ -257,6 +300,25 @@ mod tests {
             profile.environment.insert("A".into(), "x\0y".into());
         });
         assert_eq!(nul, Err(ProfileError::Variable { name: "A".into() }));
+    }
+
+    #[test]
+    fn powers_need_the_hosts_network() {
+        let admin = Powers {
+            net_admin: true,
+            ..Powers::default()
+        };
+        assert_eq!(with(|p| p.powers = admin), Err(ProfileError::Powers));
+        let generic = |p: &mut Profile| {
+            p.network = Network::Host;
+            p.powers.generic_netlink = true;
+        };
+        assert_eq!(with(generic), Err(ProfileError::Powers));
+        let held = |p: &mut Profile| {
+            p.network = Network::Host;
+            p.powers = admin;
+        };
+        assert_eq!(with(held), Ok(()));
     }
 
     #[test]

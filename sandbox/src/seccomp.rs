@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::level::Layer;
+use crate::profile::Powers;
 
 /// Why the policy files give no program. A defect of this build, found by its tests.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,8 +49,17 @@ struct DeniedFile {
 struct Denied {
     syscalls: Vec<String>,
     only: Option<String>,
+    /// Looked at only where another argument is one of these.
+    #[serde(rename = "where")]
+    place: Option<Place>,
     argument: Option<u8>,
-    is_not: Option<u32>,
+    /// Denied unless it is one of these, or of those that a power opens.
+    #[serde(default)]
+    is_none_of: Vec<u32>,
+    #[serde(default)]
+    opened_by: BTreeMap<String, Vec<u32>>,
+    /// Bits that are compared; none are all.
+    mask: Option<u32>,
     #[serde(default)]
     is: Vec<u32>,
     #[serde(default)]
@@ -58,21 +68,34 @@ struct Denied {
     _reason: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    argument: u8,
+    is: Vec<u32>,
+}
+
 /// The programs for this machine in the order of installation, each instruction as one number; none if the compiler
 /// doesn't know the architecture.
-pub(crate) fn programs() -> Result<Option<Vec<Vec<u64>>>, PolicyError> {
-    static COMPILED: OnceLock<Result<Vec<Vec<u64>>, PolicyError>> = OnceLock::new();
+pub(crate) fn programs(powers: Powers) -> Result<Option<Vec<Vec<u64>>>, PolicyError> {
+    type Compiled = Result<Vec<Vec<u64>>, PolicyError>;
+    // One for each set of powers.
+    static COMPILED: [OnceLock<Compiled>; 8] = [const { OnceLock::new() }; 8];
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(None);
     };
-    let compiled = COMPILED.get_or_init(|| {
-        let programs = compile(arch, std::env::consts::ARCH)?;
+    let bits = [powers.net_admin, powers.net_raw, powers.generic_netlink];
+    let index = bits
+        .iter()
+        .fold(0, |index, bit| index << 1 | usize::from(*bit));
+    let compiled = COMPILED[index].get_or_init(|| {
+        let programs = compile(arch, std::env::consts::ARCH, powers)?;
         Ok(programs.iter().map(pack).collect())
     });
     compiled.clone().map(Some)
 }
 
-fn compile(arch: TargetArch, name: &str) -> Result<[BpfProgram; 2], PolicyError> {
+fn compile(arch: TargetArch, name: &str, powers: Powers) -> Result<[BpfProgram; 2], PolicyError> {
     let lists: BTreeMap<String, Listed> = toml::from_str(include_str!("../seccomp/allowed.toml"))?;
     let mut denied: DeniedFile = toml::from_str(include_str!("../seccomp/denied.toml"))?;
     denied
@@ -92,7 +115,11 @@ fn compile(arch: TargetArch, name: &str) -> Result<[BpfProgram; 2], PolicyError>
         .iter()
         .map(|name| json!({ "syscall": name }))
         .collect();
-    let refuses: Vec<Value> = denied.denied.iter().flat_map(rules).collect();
+    let refuses: Vec<Value> = denied
+        .denied
+        .iter()
+        .flat_map(|entry| rules(entry, powers))
+        .collect();
     Ok([
         // First, because the known one must let the second installation pass while this one doesn't care.
         program(
@@ -110,24 +137,64 @@ fn compile(arch: TargetArch, name: &str) -> Result<[BpfProgram; 2], PolicyError>
     ])
 }
 
-fn rules(entry: &Denied) -> Vec<Value> {
-    let mut conditions = Vec::new();
-    conditions.extend(entry.is_not.map(|value| (json!("ne"), value)));
-    conditions.extend(entry.is.iter().map(|value| (json!("eq"), *value)));
+fn rules(entry: &Denied, powers: Powers) -> Vec<Value> {
+    let condition = |argument: u8, op: Value, value: u32| json!({ "index": argument, "type": "dword", "op": op, "val": value });
+    let Some(argument) = entry.argument else {
+        let whole = |syscall| json!({ "syscall": syscall });
+        return entry.syscalls.iter().map(whole).collect();
+    };
+    // Each of these alone is a reason; the conditions within one hold together.
+    let mut reasons: Vec<Vec<Value>> = Vec::new();
+    let equals = entry
+        .mask
+        .map_or(json!("eq"), |mask| json!({ "masked_eq": mask }));
+    reasons.extend(
+        entry
+            .is
+            .iter()
+            .map(|value| vec![condition(argument, equals.clone(), *value)]),
+    );
     let bits = entry.any_bit_of.iter();
-    conditions.extend(bits.map(|bit| (json!({ "masked_eq": bit }), *bit)));
+    reasons.extend(bits.map(|bit| vec![condition(argument, json!({ "masked_eq": bit }), *bit)]));
+    if !entry.is_none_of.is_empty() {
+        let opened = opened(&entry.opened_by, powers);
+        let allowed = entry.is_none_of.iter().chain(opened);
+        reasons.push(
+            allowed
+                .map(|value| condition(argument, json!("ne"), *value))
+                .collect(),
+        );
+    }
+    let places: Vec<Option<Value>> = match &entry.place {
+        None => vec![None],
+        Some(place) => {
+            let one = |value: &u32| Some(condition(place.argument, json!("eq"), *value));
+            place.is.iter().map(one).collect()
+        }
+    };
     let mut rules = Vec::new();
     for syscall in &entry.syscalls {
-        let Some(argument) = entry.argument else {
-            rules.push(json!({ "syscall": syscall }));
-            continue;
-        };
-        rules.extend(conditions.iter().map(|(op, value)| {
-            json!({ "syscall": syscall,
-                    "args": [{ "index": argument, "type": "dword", "op": op, "val": value }] })
-        }));
+        for place in &places {
+            rules.extend(reasons.iter().map(|reason| {
+                let args: Vec<&Value> = place.iter().chain(reason).collect();
+                json!({ "syscall": syscall, "args": args })
+            }));
+        }
     }
     rules
+}
+
+fn opened(by: &BTreeMap<String, Vec<u32>>, powers: Powers) -> impl Iterator<Item = &u32> {
+    let held = move |power: &str| match power {
+        "net_admin" => powers.net_admin,
+        "net_raw" => powers.net_raw,
+        "generic_netlink" => powers.generic_netlink,
+        // Nobody holds what there is not.
+        _ => false,
+    };
+    by.iter()
+        .filter(move |(power, _)| held(power))
+        .flat_map(|(_, values)| values)
 }
 
 fn program(
@@ -170,7 +237,7 @@ fn unpack(packed: &[u64]) -> BpfProgram {
 }
 
 /// Installs the programs for the calling thread and all that it starts, for ever.
-pub(crate) fn enter(programs: &[Vec<u64>]) -> Layer {
+pub(crate) fn enter(programs: &[Vec<u64>], powers: Powers) -> Layer {
     if programs.is_empty() {
         let why = format!("no policy for {}", std::env::consts::ARCH);
         return Layer::off("seccomp", why);
@@ -179,6 +246,16 @@ pub(crate) fn enter(programs: &[Vec<u64>]) -> Layer {
         if let Err(error) = seccompiler::apply_filter(&unpack(packed)) {
             return Layer::off("seccomp", format!("the kernel took no filter: {error}"));
         }
+    }
+    if powers.any() {
+        let sockets = match (powers.net_admin, powers.generic_netlink, powers.net_raw) {
+            (true, true, true) => "unix, netlink, generic netlink, raw",
+            (true, true, false) => "unix, netlink, generic netlink",
+            (true, false, true) => "unix, netlink, raw",
+            (true, false, false) => "unix, netlink",
+            (false, _, _) => "unix, raw",
+        };
+        return Layer::on("seccomp", format!("allow list; no socket but {sockets}"));
     }
     Layer::on("seccomp", "allow list; no socket but unix")
 }

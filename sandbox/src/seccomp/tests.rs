@@ -9,6 +9,12 @@ const UNKNOWN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const X86_64: u32 = 0xC000_003E;
 const I386: u32 = 0x4000_0003;
 
+const EVERY: Powers = Powers {
+    net_admin: true,
+    net_raw: true,
+    generic_netlink: true,
+};
+
 /// `struct seccomp_data` of linux/seccomp.h, as the filter sees it.
 struct Call {
     number: u32,
@@ -55,8 +61,8 @@ fn answer(program: &[sock_filter], call: &Call) -> u32 {
 }
 
 /// What the kernel does with both answers: the strictest action counts, of two errors the later installed filter's.
-fn verdict(call: &Call) -> u32 {
-    let programs = compile(TargetArch::x86_64, "x86_64").unwrap();
+fn verdict(call: &Call, powers: Powers) -> u32 {
+    let programs = compile(TargetArch::x86_64, "x86_64", powers).unwrap();
     let rank = |answer: u32| match answer & 0xFFFF_0000 {
         KILL => 0,
         libc::SECCOMP_RET_ERRNO => 1,
@@ -68,13 +74,18 @@ fn verdict(call: &Call) -> u32 {
 }
 
 fn x86(number: i64, arguments: &[u64]) -> u32 {
+    x86_with(Powers::default(), number, arguments)
+}
+
+fn x86_with(powers: Powers, number: i64, arguments: &[u64]) -> u32 {
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
-    verdict(&Call {
+    let call = Call {
         number: number as u32,
         arch: X86_64,
         arguments: all,
-    })
+    };
+    verdict(&call, powers)
 }
 
 #[test]
@@ -84,7 +95,7 @@ fn the_policy_compiles_for_every_architecture_that_the_compiler_knows() {
         (TargetArch::aarch64, "aarch64"),
         (TargetArch::riscv64, "riscv64"),
     ] {
-        let programs = compile(arch, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let programs = compile(arch, name, EVERY).unwrap_or_else(|error| panic!("{name}: {error}"));
         for program in programs {
             assert!(program.len() < 4096, "{name}: {}", program.len());
         }
@@ -93,7 +104,7 @@ fn the_policy_compiles_for_every_architecture_that_the_compiler_knows() {
 
 #[test]
 fn instructions_survive_the_way_to_the_child() {
-    for program in compile(TargetArch::x86_64, "x86_64").unwrap() {
+    for program in compile(TargetArch::x86_64, "x86_64", EVERY).unwrap() {
         assert_eq!(unpack(&pack(&program)), program);
     }
 }
@@ -130,7 +141,7 @@ fn a_foreign_architecture_is_killed() {
         arch: I386,
         arguments: [0; 6],
     };
-    assert_eq!(verdict(&call), KILL);
+    assert_eq!(verdict(&call, EVERY), KILL);
 }
 
 #[test]
@@ -235,5 +246,75 @@ fn every_rule_of_the_policy_says_why() {
     let denied: toml::Value = toml::from_str(include_str!("../../seccomp/denied.toml")).unwrap();
     for entry in denied["denied"].as_array().unwrap() {
         assert!(entry["reason"].as_str().unwrap().len() > 20, "{entry}");
+    }
+}
+
+#[test]
+fn a_power_opens_its_sockets_and_no_other() {
+    let admin = Powers {
+        net_admin: true,
+        ..Powers::default()
+    };
+    let raw = Powers {
+        net_raw: true,
+        ..Powers::default()
+    };
+    let socket = |powers, arguments: &[u64]| x86_with(powers, libc::SYS_socket, arguments);
+    let (unix, netlink, inet, inet6, packet) = (1, 16, 2, 10, 17);
+    let cloexec = 0o2_000_000;
+    for protocol in [0, 12] {
+        assert_eq!(socket(admin, &[netlink, 3 | cloexec, protocol]), ALLOW);
+        assert_eq!(socket(raw, &[netlink, 3, protocol]), NOT_PERMITTED);
+        assert_eq!(
+            socket(Powers::default(), &[netlink, 3, protocol]),
+            NOT_PERMITTED
+        );
+    }
+    for protocol in (1..32).filter(|protocol| *protocol != 12) {
+        assert_eq!(socket(admin, &[netlink, 3, protocol]), NOT_PERMITTED);
+    }
+    assert_eq!(socket(EVERY, &[netlink, 3, 16]), ALLOW);
+    for family in [inet, inet6] {
+        assert_eq!(socket(admin, &[family, 2, 0]), NOT_PERMITTED);
+        assert_eq!(socket(raw, &[family, 3 | cloexec, 1]), ALLOW);
+        for kind in [1, 2, 4, 5, 6, 10] {
+            assert_eq!(socket(raw, &[family, kind | cloexec, 0]), NOT_PERMITTED);
+        }
+    }
+    assert_eq!(socket(raw, &[packet, 3, 0x0003]), ALLOW);
+    assert_eq!(socket(admin, &[packet, 3, 0x0003]), NOT_PERMITTED);
+    for powers in [admin, raw, EVERY] {
+        assert_eq!(socket(powers, &[unix, 1, 0]), ALLOW);
+        // vsock, alg, bluetooth, xdp, and the high half of the register, which the kernel does not look at.
+        for family in [40, 38, 31, 44, 1 << 32 | 40] {
+            assert_eq!(socket(powers, &[family, 1, 0]), NOT_PERMITTED, "{family}");
+        }
+    }
+}
+
+#[test]
+fn what_no_comparison_would_see_stays_shut_for_every_power() {
+    for (level, option) in [(0, 64), (41, 64), (0, 96), (0, 128), (0, 200), (0, 1154)] {
+        let call = x86_with(EVERY, libc::SYS_setsockopt, &[5, level, option]);
+        assert_eq!(call, NOT_PERMITTED, "{level} {option}");
+    }
+    // SOL_SOCKET has other options of these numbers.
+    assert_eq!(x86_with(EVERY, libc::SYS_setsockopt, &[5, 1, 64]), ALLOW);
+    for request in [0x8946, 0x89F0, 0x89FF, 1 << 32 | 0x8946] {
+        let call = x86_with(EVERY, libc::SYS_ioctl, &[5, request]);
+        assert_eq!(call, NOT_PERMITTED, "{request:#x}");
+    }
+    // SIOCGIFINDEX.
+    assert_eq!(x86_with(EVERY, libc::SYS_ioctl, &[5, 0x8933]), ALLOW);
+}
+
+#[test]
+fn the_policy_names_no_power_that_there_is_not() {
+    let file: DeniedFile = toml::from_str(include_str!("../../seccomp/denied.toml")).unwrap();
+    for power in file.denied.iter().flat_map(|entry| entry.opened_by.keys()) {
+        assert!(
+            opened(&BTreeMap::from([(power.clone(), vec![7])]), EVERY).eq([&7]),
+            "{power}"
+        );
     }
 }

@@ -5,6 +5,7 @@ mod file;
 mod kernel;
 mod lacking;
 mod network;
+mod power;
 mod process;
 mod resource;
 mod run;
