@@ -23,6 +23,7 @@ use crate::rollback::wireguard::WireguardError;
 
 mod address;
 pub(crate) mod describe;
+pub(crate) mod direct;
 mod file;
 pub mod grant;
 mod link;

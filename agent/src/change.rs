@@ -146,7 +146,7 @@ impl Change {
     }
 
     fn forward(&self, event: &Event) -> Option<State> {
-        let repairs = self.admission.class == Class::Repair;
+        let repairs = self.admission.class != Class::Diagnose;
         Some(match (self.state.clone(), event) {
             (State::Admitted, Event::Snapshotted { before }) if repairs => {
                 State::Snapshotted(Snapshotted { before: *before })

@@ -29,6 +29,8 @@ pub struct Config {
     pub paths: Paths,
     /// Whose process the daemon is.
     pub user: String,
+    /// User of scripts with capabilities, and of nothing else.
+    pub script_user: String,
     /// What the device is for.
     pub device: Device,
     /// When it is looked at.

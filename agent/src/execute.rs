@@ -17,6 +17,9 @@ pub struct Settings {
     pub change_tool: PathBuf,
     /// The script's user and group, never root; none leaves it to the sandbox.
     pub user: Option<(u32, u32)>,
+    /// User and group that no process but a script with capabilities runs as; none: no such script is started. It has no
+    /// user namespace of its own, so another process of the same user could reach it.
+    pub direct_user: Option<(u32, u32)>,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
 }
@@ -27,6 +30,7 @@ impl Default for Settings {
             helper: PathBuf::from("/proc/self/exe"),
             change_tool: PathBuf::from("/proc/self/exe"),
             user: None,
+            direct_user: None,
             grace: Duration::from_secs(2),
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aizen_protocol::effect::Effect;
 use aizen_protocol::package::manifest::{Limits, Operation, Risk};
+use aizen_sandbox::Powers;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -61,6 +62,8 @@ pub struct ShadowRequest {
     pub uplink: Vec<IpAddr>,
     /// The script's user and group, never root; none leaves it to the sandbox.
     pub user: Option<(u32, u32)>,
+    /// What the script may do to the shadow's network with its own hands.
+    pub powers: Powers,
     /// The program that becomes the shadow, the sandbox's inner side and `change`.
     pub helper: PathBuf,
     /// An existing folder over which the shadow, in a mount namespace of its own, puts its files.
@@ -84,6 +87,7 @@ impl Default for ShadowRequest {
             risk: Risk::None,
             uplink: Vec::new(),
             user: None,
+            powers: Powers::default(),
             helper: PathBuf::from("/proc/self/exe"),
             scratch: PathBuf::from("/mnt"),
         }

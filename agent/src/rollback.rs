@@ -16,7 +16,7 @@ pub(crate) mod rule;
 pub(crate) mod seal;
 pub(crate) mod service;
 pub(crate) mod sysctl;
-mod touched;
+pub(crate) mod touched;
 pub(crate) mod uci;
 pub(crate) mod wireguard;
 

@@ -265,8 +265,11 @@ fn check(
         return Err(Reason::Replayed.into());
     }
     let script = package.script.bytes()?;
-    if package.manifest.class == Class::Direct {
-        return Err(Reason::UnsupportedClass.into());
+    if package.manifest.class == Class::Direct && at.policy.capabilities.is_empty() {
+        return Err(Refused::because(
+            Reason::UnsupportedClass,
+            "the device's policy gives no capability to a script",
+        ));
     }
     if purpose == Purpose::Execute && package.manifest.class != Class::Diagnose {
         if !at.policy.allow_changes {

@@ -103,6 +103,7 @@ impl Draft {
                 timeout_s: TIMEOUT_S,
                 risk: None,
                 operations: self.operations,
+                capabilities: Vec::new(),
                 read: self.read,
                 limits: Limits::default(),
                 confirm: Confirm {

@@ -91,6 +91,9 @@ pub struct ScriptRun {
 pub struct Effect {
     /// Objects changed, in the order of the operations.
     pub changes: Vec<ObjectChange>,
+    /// What a `direct` script changes and its manifest does not declare: the device undoes such a change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undeclared: Vec<Text>,
     /// What a shadow can't show.
     pub not_rehearsed: Vec<Text>,
     /// What no undo brings back.
@@ -149,7 +152,7 @@ pub enum RehearsalResult {
 private_fields! {
     ObjectChange { object, diff, inverse }
     ScriptRun { output }
-    Effect { changes, not_rehearsed, irreversible, script }
+    Effect { changes, undeclared, not_rehearsed, irreversible, script }
     Rehearsed { result }
 }
 

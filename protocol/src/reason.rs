@@ -55,6 +55,7 @@ reasons! {
     Paused = "paused", "changes are paused on this device";
     PolicyDenied = "policy_denied", "the device's own policy does not allow what the manifest asks";
     RiskUnderstated = "risk_understated", "the package states a lower risk than its manifest has";
+    PolicyViolation = "policy_violation", "the script changed what its manifest does not declare, so it was undone";
     IsolationUnreachable = "isolation_unreachable", "this kernel can't give the isolation that the package asks for";
     UnknownBinding = "unknown_binding", "the script names a pseudonym that this device doesn't know";
     BindingMismatch = "binding_mismatch", "a value given for a pseudonym doesn't belong to it";

@@ -95,6 +95,14 @@ impl Described<'_> {
                 back,
                 by("uci", Lasts::ForGood),
             ),
+            // No operation has this way back: what a script does itself is told by `own`.
+            Inverse::Unbrokered { .. } => change(
+                ObjectKind::Link,
+                "all that the script changed itself".to_owned(),
+                String::new(),
+                back,
+                in_kernel(),
+            ),
             Inverse::UciReload { package } => change(
                 ObjectKind::Service,
                 format!("reload of {package}"),
@@ -149,8 +157,28 @@ impl Described<'_> {
     }
 
     fn side(&self, difference: &Difference) -> Option<ObjectChange> {
-        let back = "comes back with the rollback".to_owned();
         match difference {
+            Difference::Route { .. } | Difference::Link { .. } | Difference::Address { .. } => {
+                self.by_difference(difference)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a script did with its own hands, save what the kernel makes of it.
+    pub(super) fn own(&self, difference: &Difference) -> Option<ObjectChange> {
+        match difference {
+            Difference::Address {
+                before: None,
+                now: Some(now),
+            } if now.is_kernel_made() => None,
+            _ => self.by_difference(difference),
+        }
+    }
+
+    fn by_difference(&self, difference: &Difference) -> Option<ObjectChange> {
+        let back = "comes back with the rollback".to_owned();
+        Some(match difference {
             Difference::Route { key, before, now } => {
                 let made = |routes: &[RouteState]| {
                     routes
@@ -160,17 +188,56 @@ impl Described<'_> {
                         .collect::<Vec<_>>()
                 };
                 let (before, now) = (made(before), made(now));
-                (before != now).then(|| self.route(key, &before, &now, back))
+                return (before != now).then(|| self.route(key, &before, &now, back));
             }
             Difference::Link {
                 before: Some(before),
                 now: Some(now),
-            } => Some(self.link(before, now, back)),
+            } => self.link(before, now, back),
             Difference::Address { before, now } => {
-                Some(self.address(before.as_slice(), now.as_slice(), back))
+                self.address(before.as_slice(), now.as_slice(), back)
             }
-            _ => None,
-        }
+            Difference::Rule { rule, before } => {
+                let (old, new) = match before {
+                    true => (vec![rule.clone()], Vec::new()),
+                    false => (Vec::new(), vec![rule.clone()]),
+                };
+                let name = rule
+                    .key()
+                    .map_or_else(|| rule.to_string(), |key| key.to_string());
+                change(ObjectKind::Rule, name, lines(&old, &new), back, in_kernel())
+            }
+            Difference::Neighbour { before, now } => {
+                let any = before.as_ref().or(now.as_ref())?;
+                let name = format!("{} dev {}", any.address, any.dev);
+                neighbour(name, before.as_ref(), now.as_ref(), back)
+            }
+            Difference::Sysctl { key, before, now } => {
+                let said = |value: &Option<String>| value.clone().unwrap_or_default();
+                sysctl(key, &said(before), &said(now), back)
+            }
+            Difference::Peer {
+                dev,
+                key,
+                before,
+                now,
+            } => {
+                let text = lines(before.as_slice(), now.as_slice());
+                let name = format!("{dev} peer {key}");
+                change(ObjectKind::Wireguard, name, text, back, in_kernel())
+            }
+            Difference::Nft { table, before, .. } => change(
+                ObjectKind::Nft,
+                table.clone(),
+                nft::diff(table, before.as_ref(), self.tables),
+                back,
+                owner::of_table(self.world, table),
+            ),
+            Difference::Link { .. }
+            | Difference::AddressOrder { .. }
+            | Difference::File { .. }
+            | Difference::Service { .. } => return None,
+        })
     }
 
     fn route(

@@ -74,6 +74,13 @@ pub enum Cause {
     },
     /// What changed is not what was approved, and policy wants it so.
     Deviation,
+    /// A `direct` script changed what its manifest does not declare.
+    PolicyViolation {
+        /// What, one sentence an object; the first few.
+        undeclared: Vec<String>,
+        /// How many in all.
+        count: usize,
+    },
     /// The state before could not be recorded, or the journal could not be written.
     Storage {
         /// What failed.
@@ -102,6 +109,18 @@ impl std::fmt::Display for Cause {
                 "the executor or the device stopped while the change was {stage:?}"
             ),
             Self::Deviation => f.write_str("what changed is not what was approved"),
+            Self::PolicyViolation { undeclared, count } => {
+                let more = count.saturating_sub(undeclared.len());
+                write!(
+                    f,
+                    "the script changed what its manifest does not declare: {}",
+                    undeclared.join("; ")
+                )?;
+                match more {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
+            }
             Self::Storage { detail } => f.write_str(detail),
         }
     }

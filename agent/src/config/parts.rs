@@ -3,7 +3,7 @@
 use nix::unistd::User;
 
 use super::Config;
-use crate::{collect, executor};
+use crate::{collect, execute, executor};
 
 impl From<&Config> for collect::Settings {
     fn from(config: &Config) -> Self {
@@ -38,6 +38,14 @@ impl From<&Config> for executor::Settings {
                 .flatten()
                 .map(|user| user.uid.as_raw()),
             name: config.probe.names.first().cloned(),
+            execute: execute::Settings {
+                direct_user: User::from_name(&config.script_user)
+                    .ok()
+                    .flatten()
+                    .map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+                    .filter(|(uid, gid)| *uid != 0 && *gid != 0),
+                ..execute::Settings::default()
+            },
             ..Self::default()
         }
     }

@@ -56,6 +56,7 @@ pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
 struct Raw {
     paths: RawPaths,
     daemon: RawDaemon,
+    executor: RawExecutor,
     device: RawDevice,
     collect: RawCollect,
     probe: RawProbe,
@@ -86,6 +87,20 @@ impl Default for RawPaths {
 #[serde(deny_unknown_fields, default)]
 struct RawDaemon {
     user: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawExecutor {
+    script_user: String,
+}
+
+impl Default for RawExecutor {
+    fn default() -> Self {
+        Self {
+            script_user: "aizen-script".to_owned(),
+        }
+    }
 }
 
 impl Default for RawDaemon {
@@ -189,6 +204,7 @@ impl Raw {
                 policy: self.paths.policy.0,
             },
             user: self.daemon.user,
+            script_user: self.executor.script_user,
             device: Device {
                 role: self.device.role,
                 wan: names(self.device.wan),

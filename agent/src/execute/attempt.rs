@@ -10,9 +10,9 @@ use std::time::Duration;
 use aizen_protocol::effect::{ObjectChange, ScriptEnd, ScriptRun};
 use aizen_protocol::outcome::{Isolation, Layer};
 use aizen_protocol::package::Package;
-use aizen_protocol::package::manifest::{Class, Operation};
+use aizen_protocol::package::manifest::{Capability, Class, Manifest, Operation};
 use aizen_protocol::private::Text;
-use aizen_sandbox::{End, Finished, Limits, Network, Profile, ReadBind, SandboxError};
+use aizen_sandbox::{End, Finished, Limits, Network, Powers, Profile, ReadBind, SandboxError};
 
 use super::Settings;
 use super::binding::Values;
@@ -47,6 +47,8 @@ pub struct Attempt {
     pub run: ScriptRun,
     /// What was changed, in order.
     pub changes: Vec<ObjectChange>,
+    /// What it changed with its own hands and its manifest does not declare.
+    pub undeclared: Vec<Text>,
     /// What it asked for and was denied.
     pub denied: Vec<Text>,
     /// The sandbox it ran in.
@@ -164,11 +166,34 @@ fn profile(ground: Ground<'_>) -> Profile {
     profile.grace = ground.settings.grace;
     profile.min_level = manifest.min_isolation.max(ground.min_isolation);
     profile.helper.clone_from(&ground.settings.helper);
-    if let Some((uid, gid)) = ground.settings.user {
+    let direct = manifest.class == Class::Direct;
+    let user = if direct {
+        ground.settings.direct_user
+    } else {
+        ground.settings.user
+    };
+    if let Some((uid, gid)) = user {
         profile.uid = uid;
         profile.gid = gid;
     }
+    if direct {
+        profile.network = Network::Host;
+        profile.powers = powers(manifest);
+    }
     profile
+}
+
+/// What a manifest gives a script's own hands.
+#[must_use]
+pub(crate) fn powers(manifest: &Manifest) -> Powers {
+    let holds = |capability| manifest.capabilities.contains(&capability);
+    let tunnels = |operation: &Operation| matches!(operation, Operation::Wireguard(_));
+    let net_admin = holds(Capability::NetAdmin);
+    Powers {
+        net_admin,
+        net_raw: holds(Capability::NetRaw),
+        generic_netlink: net_admin && manifest.operations.iter().any(tunnels),
+    }
 }
 
 fn bind(root: &Path, path: &str) -> ReadBind {
@@ -197,6 +222,7 @@ fn attempt(
                 leftover_processes: finished.leftover_processes,
             },
             changes,
+            undeclared: Vec::new(),
             denied,
             isolation: isolation(finished.isolation),
         },
@@ -209,6 +235,7 @@ fn attempt(
                 leftover_processes: 0,
             },
             changes,
+            undeclared: Vec::new(),
             denied,
             isolation: Isolation::default(),
         },

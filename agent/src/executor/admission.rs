@@ -60,6 +60,12 @@ pub(crate) fn resolve(
     script: &[u8],
     given: &Bindings,
 ) -> Result<Resolved, Refused> {
+    if package.manifest.class == Class::Direct && shared.settings.execute.direct_user.is_none() {
+        return Err(Refused::because(
+            Reason::IsolationUnreachable,
+            "a script with capabilities needs a user of its own, and this device has none: systemd-sysusers(8) makes aizen-script",
+        ));
+    }
     let values = {
         let sanitizer = shared.sanitizer().ok_or(Reason::NotEnrolled)?;
         binding::resolve(&package.bindings, given, script, |kind, real| {

@@ -5,6 +5,7 @@ use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::ChangeId;
 use aizen_protocol::outcome::{End, Isolation, Outcome, ProbeResult};
 use aizen_protocol::private::Text;
+use aizen_protocol::reason::Reason;
 
 use super::ExecutorError;
 use super::shared::Shared;
@@ -81,13 +82,9 @@ async fn put_back(
         Ok(checkpoint) => checkpoint,
         Err(what) => return incomplete(what),
     };
-    let parsed: Result<Vec<Inverse>, _> = inverses
-        .iter()
-        .map(|value| shared.seal.unseal_inverse(change.as_str(), value))
-        .collect();
-    let mut inverses = match parsed {
+    let mut inverses = match unsealed(shared, change, inverses) {
         Ok(inverses) => inverses,
-        Err(error) => return incomplete(format!("a journalled inverse can't be read: {error}")),
+        Err(error) => return incomplete(error),
     };
     // A reboot took the kernel's objects back; before the network is up, comparing them would "repair" what only has
     // not been configured yet.
@@ -123,6 +120,23 @@ async fn put_back(
             not_restored: restored.not_restored.into_iter().map(|t| t.0).collect(),
         },
     }
+}
+
+fn unsealed(
+    shared: &Shared,
+    change: &ChangeId,
+    inverses: &[serde_json::Value],
+) -> Result<Vec<Inverse>, String> {
+    let unseal = |value| shared.seal.unseal_inverse(change.as_str(), value);
+    let parsed: Result<Vec<Inverse>, _> = inverses.iter().map(unseal).collect();
+    parsed.map_err(|error| format!("a journalled inverse can't be read: {error}"))
+}
+
+/// What a change has journalled so far.
+pub(crate) fn inverses(shared: &Shared, change: &ChangeId) -> Result<Vec<Inverse>, String> {
+    let ledger = shared.ledger.borrow();
+    let undo = ledger.find(change).and_then(Change::undo);
+    unsealed(shared, change, undo.map_or(&[][..], |undo| &undo.inverses))
 }
 
 fn load_snapshot(shared: &Shared, change: &ChangeId) -> Result<Checkpoint, String> {
@@ -202,7 +216,10 @@ fn outcome(
         package_digest: Some(admission.digest),
         correlation_id: Some(admission.correlation_id.clone()),
         end: ended.end,
-        reason: None,
+        reason: match &ended.cause {
+            Some(Cause::PolicyViolation { .. }) => Some(Reason::PolicyViolation),
+            Some(_) | None => None,
+        },
         detail: Text(detail),
         script: evidence.script.or_else(|| ended.run.clone()),
         effect: evidence.effect,

@@ -7,10 +7,13 @@ use aizen_protocol::control::{Bindings, ExecutorAnswer, Refusal};
 use aizen_protocol::effect::{RehearsalResult, Rehearsed};
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::id::Digest;
+use aizen_protocol::package::manifest::Class;
 use aizen_protocol::private::Text;
+use aizen_sandbox::Powers;
 
 use super::admission::{self, Resolved};
 use super::shared::Shared;
+use crate::execute::attempt::powers;
 use crate::rehearse::{self, ShadowRequest};
 use crate::verify::{self, Refused, Shadow};
 
@@ -70,6 +73,7 @@ pub(crate) async fn run(
 fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest> {
     let package = prepared.shadow.package();
     let manifest = &package.manifest;
+    let direct = manifest.class == Class::Direct;
     Ok(ShadowRequest {
         grants: prepared.resolved.grants,
         script: prepared.shadow.script().to_vec(),
@@ -83,7 +87,16 @@ fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest
         min_isolation: manifest.min_isolation,
         risk: manifest.risk(),
         uplink: shared.uplink(),
-        user: shared.settings.execute.user,
+        user: if direct {
+            shared.settings.execute.direct_user
+        } else {
+            shared.settings.execute.user
+        },
+        powers: if direct {
+            powers(manifest)
+        } else {
+            Powers::default()
+        },
         // The shadow gives it to the script as `change`.
         helper: shared.settings.execute.change_tool_file()?,
         ..ShadowRequest::default()

@@ -19,7 +19,10 @@ use zeroize::Zeroizing;
 use super::ExecutorError;
 use super::admission::Admitted;
 use super::closing::{self, Evidence};
+use super::ledger::LedgerError;
 use super::shared::Shared;
+use crate::broker;
+use crate::broker::direct::Judged;
 use crate::change::{Cause, Event};
 use crate::confirm::deadline::Deadline;
 use crate::confirm::health::{Health, Watch};
@@ -27,12 +30,14 @@ use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
 use crate::execute::{self, Attempt, Ground};
 use crate::rehearse::way::{self, Ways};
-use crate::rollback::checkpoint::Network;
+use crate::rollback::checkpoint::{CheckpointError, Network};
 use crate::rollback::kernel::Kernel;
 use crate::rollback::{Checkpoint, Inverse};
 
 /// How often deadline and commands are looked at while something else runs.
 const TICK: Duration = Duration::from_millis(200);
+/// Undeclared changes that a journal's record and a report's first line name.
+const UNDECLARED: usize = 8;
 /// Between the end of one pass of probes and the next.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -141,7 +146,7 @@ impl Session {
         self.record(Event::Armed {
             deadline: deadline.clone(),
         })?;
-        let cause = match self.apply(&deadline).await? {
+        let cause = match self.apply(&deadline, &before).await? {
             Some(cause) => cause,
             None => match self.probe(&mut watch, &deadline).await? {
                 Ok(confirmed) => {
@@ -157,9 +162,20 @@ impl Session {
         closing::roll_back(&self.shared, &change, cause, &mut self.evidence).await
     }
 
+    /// All that the change can reach.
+    async fn state(&self) -> Result<Checkpoint, CheckpointError> {
+        let (world, grants) = (&self.shared.world, &self.admitted.grants);
+        if self.is_direct() {
+            Checkpoint::take_whole(world, grants).await
+        } else {
+            Checkpoint::take(world, grants).await
+        }
+    }
+
     /// Stores the state before.
     async fn snapshot(&self) -> Result<Checkpoint, String> {
-        let before = Checkpoint::take(&self.shared.world, &self.admitted.grants)
+        let before = self
+            .state()
             .await
             .map_err(|e| format!("the state before can't be read: {e}"))?;
         let bytes = Zeroizing::new(serde_json::to_vec(&before).map_err(|e| e.to_string())?);
@@ -201,20 +217,32 @@ impl Session {
     }
 
     /// Runs the script; a cause if it must be undone.
-    async fn apply(&mut self, deadline: &Deadline) -> Result<Option<Cause>, ExecutorError> {
+    async fn apply(
+        &mut self,
+        deadline: &Deadline,
+        state: &Checkpoint,
+    ) -> Result<Option<Cause>, ExecutorError> {
         let before = self.ways().await;
         self.record(Event::Started)?;
-        let (attempt, stopped) = match self.attempt(Some(deadline)).await {
+        if self.is_direct() {
+            self.record_reach(&Judged::default())?;
+        }
+        let (mut attempt, stopped) = match self.attempt(Some(deadline)).await {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
+        };
+        let violation = if self.is_direct() {
+            self.judge(state, &mut attempt).await?
+        } else {
+            None
         };
         let succeeded = attempt.succeeded();
         self.evidence.effect = Some(self.effect(before, &attempt).await);
         let run = self.keep(attempt);
         let end = run.end;
         self.record(Event::Applied { run })?;
-        if stopped.is_some() {
-            return Ok(stopped);
+        if stopped.is_some() || violation.is_some() {
+            return Ok(stopped.or(violation));
         }
         if !succeeded {
             return Ok(Some(Cause::Script { end }));
@@ -223,6 +251,59 @@ impl Session {
             return Ok(Some(Cause::Deviation));
         }
         Ok(None)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.admitted.package.package().manifest.class == Class::Direct
+    }
+
+    /// Journals how far a script's own hands reached: anything, until it is known.
+    fn record_reach(&self, judged: &Judged) -> Told {
+        let change = self.change().as_str();
+        let inverse = self.shared.seal.seal_inverse(change, &judged.inverse())?;
+        match self.shared.record(self.change(), Event::Acting { inverse }) {
+            // Without it, what stands in the journal holds: anything.
+            Err(LedgerError::Long) => Ok(()),
+            recorded => Ok(recorded?),
+        }
+    }
+
+    /// Compares what the script did itself with its manifest; a cause if it did more.
+    async fn judge(
+        &self,
+        before: &Checkpoint,
+        attempt: &mut Attempt,
+    ) -> Result<Option<Cause>, ExecutorError> {
+        let unread = |detail: String| Ok(Some(Cause::Storage { detail }));
+        let now = match before.again(&self.shared.world).await {
+            Ok(now) => now,
+            Err(error) => return unread(format!("the state after can't be read: {error}")),
+        };
+        let brokered = closing::inverses(&self.shared, self.change());
+        let brokered = match brokered {
+            Ok(brokered) => brokered,
+            Err(error) => return unread(error),
+        };
+        let judged = broker::direct::judge(
+            &self.shared.world,
+            &self.admitted.grants,
+            before,
+            &now,
+            &brokered,
+        );
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(error) => return unread(error.to_string()),
+        };
+        self.record_reach(&judged)?;
+        attempt.changes.extend(judged.changes);
+        attempt.undeclared = judged.undeclared;
+        let count = attempt.undeclared.len();
+        let first = attempt.undeclared.iter().take(UNDECLARED);
+        Ok((count > 0).then(|| Cause::PolicyViolation {
+            undeclared: first.map(|text| text.0.clone()).collect(),
+            count,
+        }))
     }
 
     /// One run, watched: the deadline and a person may end it.
@@ -301,6 +382,7 @@ impl Session {
         let risk = self.admitted.package.risk();
         Effect {
             changes: attempt.changes.clone(),
+            undeclared: attempt.undeclared.clone(),
             not_rehearsed: Vec::new(),
             irreversible: crate::rehearse::irreversible(&attempt.changes),
             management_path,
@@ -465,7 +547,7 @@ impl Session {
 
     /// Journals the confirmation: from here on the change stays.
     async fn keep_change(&mut self, confirmed: &Confirmed) -> Told {
-        let after = Checkpoint::take(&self.shared.world, &self.admitted.grants).await;
+        let after = self.state().await;
         let after = after.map(|state| state.digest());
         if let Err(error) = &after {
             self.evidence

@@ -18,8 +18,9 @@ use super::way::{self, Ways};
 use super::{ShadowRequest, Told};
 use crate::broker::describe::visible;
 use crate::broker::{self, World};
-use crate::rollback::checkpoint::{Network, Scope};
+use crate::rollback::checkpoint::{Checkpoint, Network, Scope};
 use crate::rollback::file::{Place, Times};
+use crate::rollback::inverse::Inverse;
 use crate::rollback::kernel::Kernel;
 use crate::rollback::nft;
 use crate::rollback::service::Recorded;
@@ -59,6 +60,8 @@ enum ShadowError {
     Grant(#[from] broker::GrantError),
     #[error("{0}")]
     File(#[from] crate::rollback::FileError),
+    #[error("the shadow's state can't be read: {0}")]
+    State(#[from] crate::rollback::checkpoint::CheckpointError),
     #[error("the script could not be started: {0}")]
     Sandbox(#[from] aizen_sandbox::SandboxError),
 }
@@ -82,7 +85,11 @@ fn told() -> Result<Effect, ShadowError> {
         .map_err(ShadowError::Request)?;
     let request: ShadowRequest =
         serde_json::from_slice(&input).map_err(|e| ShadowError::Request(e.into()))?;
-    let scope = Scope::of(&request.grants)?;
+    let scope = if request.powers.any() {
+        Scope::whole(&request.grants)?
+    } else {
+        Scope::of(&request.grants)?
+    };
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -94,12 +101,13 @@ fn told() -> Result<Effect, ShadowError> {
         .block_on(look(&scope, &World::at(&request.root)))
         .map_err(build("look at the network"))?;
     let root = files(&request, &scope, &original.network)?;
-    runtime()?.block_on(run(request, root, &original))
+    runtime()?.block_on(run(request, root, scope, &original))
 }
 
 async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
     let kernel = Kernel::open().map_err(io::Error::other)?;
     let network = Network::read(&kernel).await.map_err(io::Error::other)?;
+    let scope = scope.clone().with_links(&network.links);
     let mut patterns: Vec<Pattern> = scope.patterns().cloned().collect();
     // What decides where packets go, whatever the script is about.
     for key in [
@@ -224,6 +232,7 @@ fn markers(root: &Path, network: &Network) -> Vec<(PathBuf, Vec<u8>)> {
 async fn run(
     request: ShadowRequest,
     root: PathBuf,
+    scope: Scope,
     original: &Original,
 ) -> Result<Effect, ShadowError> {
     let replica = replica::enter(original)
@@ -237,12 +246,22 @@ async fn run(
             .map_err(build("look at the replica"))
     };
     let before = Ways::read(&replica.kernel, &network().await?, &request.uplink).await;
+    let state = if request.powers.any() {
+        Some(Checkpoint::take_scope(&world, scope).await?)
+    } else {
+        None
+    };
     let (ours, theirs) = broker::pair().map_err(build("make the broker's socket"))?;
     let profile = profile(&request, &world.root, theirs);
     let sandbox =
         tokio::task::spawn_blocking(move || aizen_sandbox::run(profile, &AtomicBool::new(false)));
     // Nothing here outlives the run, so there is nothing to write down first.
-    let (mut before_act, mut after_act) = (|_: &_| Ok(()), |_: &ObjectChange| ());
+    let mut brokered = Vec::new();
+    let mut before_act = |inverse: &Inverse| {
+        brokered.push(inverse.clone());
+        Ok(())
+    };
+    let mut after_act = |_: &ObjectChange| ();
     let serve = broker::serve(
         &world,
         &request.grants,
@@ -250,10 +269,17 @@ async fn run(
         &mut before_act,
         &mut after_act,
     );
-    let (finished, served) = tokio::join!(sandbox, serve);
+    let (finished, mut served) = tokio::join!(sandbox, serve);
     let finished = finished
         .map_err(io::Error::other)
         .map_err(build("wait for the script"))??;
+    let mut undeclared = Vec::new();
+    if let Some(state) = &state {
+        let now = state.again(&world).await?;
+        let judged = broker::direct::judge(&world, &request.grants, state, &now, &brokered)?;
+        served.changes.extend(judged.changes);
+        undeclared = judged.undeclared;
+    }
     let after = Ways::read(&replica.kernel, &network().await?, &request.uplink).await;
     let management_path = match (before, after) {
         (Ok(before), Ok(after)) => way::touched(&before, &after, &served.changes),
@@ -278,6 +304,7 @@ async fn run(
     Ok(Effect {
         irreversible: irreversible(&served.changes),
         changes: served.changes,
+        undeclared,
         not_rehearsed,
         management_path,
         risk: if management_path {
@@ -322,6 +349,10 @@ fn profile(request: &ShadowRequest, root: &Path, broker: std::os::fd::OwnedFd) -
         .any(|path| path.starts_with("/proc/net"))
     {
         profile.network = aizen_sandbox::Network::Host;
+    }
+    if request.powers.any() {
+        profile.network = aizen_sandbox::Network::Host;
+        profile.powers = request.powers;
     }
     profile.timeout = request.timeout;
     profile.grace = request.grace;

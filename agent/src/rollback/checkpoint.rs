@@ -55,6 +55,9 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Scope {
     network: bool,
+    /// Everything that netlink reaches, whatever it is called.
+    #[serde(default)]
+    whole: bool,
     #[serde(default)]
     tables: bool,
     #[serde(default)]
@@ -103,6 +106,29 @@ impl Scope {
             }
         }
         Ok(scope)
+    }
+
+    /// What the grants name, and all that a script can reach that changes the network with its own hands.
+    pub(crate) fn whole(grants: &[Operation]) -> Result<Self, GrantError> {
+        Ok(Self {
+            network: true,
+            whole: true,
+            tables: true,
+            ..Self::of(grants)?
+        })
+    }
+
+    /// With what follows from the links that there are.
+    pub(crate) fn with_links(mut self, links: &[LinkState]) -> Self {
+        if self.whole {
+            let names = links.iter().map(|link| link.name.as_str());
+            self.sysctls.extend(names.flat_map(Pattern::of_interface));
+            let tunnels = links
+                .iter()
+                .filter(|link| link.kind.as_deref() == Some("wireguard"));
+            self.tunnels.extend(tunnels.map(|link| link.name.clone()));
+        }
+        self
     }
 
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
@@ -210,6 +236,14 @@ impl Checkpoint {
         Self::take_scope(world, Scope::of(grants)?).await
     }
 
+    /// Takes the state that `grants` name and that a script with capabilities can reach without them.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; and without the program `nft`, because tables could be changed and not be put back.
+    pub async fn take_whole(world: &World, grants: &[Operation]) -> Result<Self, CheckpointError> {
+        Self::take_scope(world, Scope::whole(grants)?).await
+    }
+
     /// The part that outlives a reboot: the files. The kernel's objects are gone by themselves then, and what is there
     /// instead is not the change's.
     #[must_use]
@@ -239,6 +273,8 @@ impl Checkpoint {
         } else {
             None
         };
+        let links = network.as_ref().map_or(&[][..], |network| &network.links);
+        let scope = scope.with_links(links);
         let tables = if scope.tables {
             Some(nft::read().await?)
         } else {

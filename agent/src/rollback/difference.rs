@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::AddressState;
 use super::checkpoint::{Checkpoint, Network};
 use super::file::FileState;
@@ -70,6 +72,40 @@ pub(crate) enum Difference {
         before: Option<TableState>,
         now: Option<TableState>,
     },
+}
+
+/// What a difference is about, as its sentence names it: `route default`, `link wan`. The same in every comparison.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Subject(String);
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Difference {
+    pub(crate) fn subject(&self) -> Subject {
+        let text = self.to_string();
+        Subject(text.split(": was ").next().unwrap_or_default().to_owned())
+    }
+
+    /// True for what netlink reaches; files and services are out of reach of a script's own hands.
+    pub(crate) fn is_of_the_kernel(&self) -> bool {
+        match self {
+            Self::Link { .. }
+            | Self::Address { .. }
+            | Self::AddressOrder { .. }
+            | Self::Route { .. }
+            | Self::Rule { .. }
+            | Self::Neighbour { .. }
+            | Self::Sysctl { .. }
+            | Self::Peer { .. }
+            | Self::Nft { .. } => true,
+            Self::File { .. } | Self::Service { .. } => false,
+        }
+    }
 }
 
 fn list<T: fmt::Display>(items: &[T]) -> String {

@@ -1,5 +1,6 @@
 //! The way back of one operation: what its object was before, written down before the operation is done.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{self, AddressState};
 use super::checkpoint::{Network, Scope};
+use super::difference::Subject;
 use super::file::{FileError, FileState, Times};
 use super::kernel::{Kernel, KernelError};
 use super::link::{self, LinkState};
@@ -136,6 +138,11 @@ pub enum Inverse {
         /// What the operation leaves there.
         after: Option<NeighbourState>,
     },
+    /// What a script with capabilities changed with its own hands: it comes back by comparison with the state before.
+    Unbrokered {
+        /// What differed once it had ended; none while that is not known: anything may.
+        subjects: Option<BTreeSet<Subject>>,
+    },
 }
 
 /// Why something could not be undone.
@@ -159,6 +166,12 @@ pub enum UndoError {
     /// nftables.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// A link that was removed can't be made again: its driver and its hardware are not ours.
+    #[error("the link {name} is gone and can't be made again from here")]
+    LinkGone {
+        /// Which.
+        name: String,
+    },
     /// A kernel parameter.
     #[error("{key}: {source}")]
     Sysctl {
@@ -184,6 +197,7 @@ pub(crate) enum ObjectId {
     Uci(String),
     UciReload(String),
     Peer(String, PublicKey),
+    Unbrokered,
 }
 
 impl Inverse {
@@ -206,6 +220,7 @@ impl Inverse {
             Self::Peer { dev, key, .. } => ObjectId::Peer(dev.clone(), *key),
             Self::UciReload { package } => ObjectId::UciReload(package.clone()),
             Self::Neighbour { dev, address, .. } => ObjectId::Neighbour(dev.clone(), *address),
+            Self::Unbrokered { .. } => ObjectId::Unbrokered,
         }
     }
 
@@ -316,6 +331,8 @@ impl Inverse {
                 Ok(())
             }
             (Self::UciReload { package }, _) => Ok(service::announce(world, package).await?),
+            // The comparison that follows finds what it names.
+            (Self::Unbrokered { .. }, _) => Ok(()),
             (
                 Self::Uci {
                     path,
@@ -519,6 +536,9 @@ impl fmt::Display for Inverse {
                 ..
             } => write!(f, "neighbour delete {address} dev {dev}"),
             Self::Neighbour { .. } => f.write_str("the kernel learns it anew"),
+            Self::Unbrokered { .. } => {
+                f.write_str("comes back by comparison with the state before")
+            }
         }
     }
 }

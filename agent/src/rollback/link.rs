@@ -237,3 +237,25 @@ pub(crate) async fn restore(
     }
     set(kernel, names.require(&before.name)?, &changed).await
 }
+
+/// Removes a link that a driver made on demand (a bridge, a veth pair, a tunnel); others refuse.
+pub(crate) async fn remove(kernel: &Kernel, index: u32) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    kernel.act(RouteNetlinkMessage::DelLink(message), 0).await
+}
+
+/// Gives a link a name. It is set down for it, which kernels before 6.0 ask for.
+pub(crate) async fn rename(kernel: &Kernel, index: u32, name: &str) -> Result<(), KernelError> {
+    let down = LinkSettings {
+        up: Some(false),
+        ..LinkSettings::default()
+    };
+    set(kernel, index, &down).await?;
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    kernel.act(RouteNetlinkMessage::SetLink(message), 0).await
+}

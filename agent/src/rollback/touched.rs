@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::address::AddressState;
 use super::checkpoint::Network;
-use super::difference::Difference;
+use super::difference::{Difference, Subject};
 use super::inverse::{Inverse, ObjectId, uci};
 use super::link::LinkState;
 use super::neighbour::NeighbourState;
@@ -26,6 +26,32 @@ pub(crate) struct Touched {
     pub(crate) keys: BTreeSet<SysctlKey>,
     /// Files of which keys were changed, with all of these.
     pub(crate) uci: BTreeMap<String, Inverse>,
+    /// What a script changed with its own hands.
+    pub(crate) unbrokered: Unbrokered,
+}
+
+/// How far a script with capabilities reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Unbrokered {
+    /// It has none, or did nothing.
+    #[default]
+    Nothing,
+    /// These differed at its end.
+    These(BTreeSet<Subject>),
+    /// It did not end: whatever differs may be its doing.
+    Anything,
+}
+
+impl Unbrokered {
+    fn explains(&self, difference: &Difference) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::These(subjects) => {
+                difference.is_of_the_kernel() && subjects.contains(&difference.subject())
+            }
+            Self::Anything => difference.is_of_the_kernel(),
+        }
+    }
 }
 
 impl Touched {
@@ -63,6 +89,13 @@ impl Touched {
                 Inverse::Sysctl { key, .. } => {
                     touched.keys.insert(key.clone());
                 }
+                // The last word counts: "anything" before the script, what differed after it.
+                Inverse::Unbrokered { subjects } => {
+                    touched.unbrokered = match subjects {
+                        None => Unbrokered::Anything,
+                        Some(subjects) => Unbrokered::These(subjects.clone()),
+                    };
+                }
                 Inverse::Route { .. }
                 | Inverse::File { .. }
                 | Inverse::Rule { .. }
@@ -86,6 +119,10 @@ impl Touched {
 
     /// True if the change may have caused the difference; `before` tells what hung together.
     pub(crate) fn explains(&self, difference: &Difference, before: Option<&Network>) -> bool {
+        self.unbrokered.explains(difference) || self.explains_by_operations(difference, before)
+    }
+
+    fn explains_by_operations(&self, difference: &Difference, before: Option<&Network>) -> bool {
         match difference {
             Difference::File { path, before, now } => {
                 let keys = match self.uci.get(path) {

@@ -41,6 +41,7 @@ pub(crate) fn package() -> Package {
                 r#"[{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}]"#,
             )
             .unwrap(),
+            capabilities: Vec::new(),
             read: Vec::new(),
             limits: Limits::default(),
             confirm: Confirm::default(),

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use aizen_protocol::package::manifest::{
-    FileOperation, Manifest, NeighbourOperation, NftOperation, Operation, Risk, RuleOperation,
-    ServiceOperation, SysctlOperation, UciOperation, UciPair, WireguardOperation,
+    Capability, FileOperation, Manifest, NeighbourOperation, NftOperation, Operation, Risk,
+    RuleOperation, ServiceOperation, SysctlOperation, UciOperation, UciPair, WireguardOperation,
 };
 use aizen_protocol::package::{DeliveryMode, Package};
 use aizen_protocol::reason::Reason;
@@ -46,6 +46,8 @@ pub struct Policy {
     pub services: Vec<String>,
     /// Packages of OpenWrt's configuration that a change may change and reload.
     pub uci: Vec<String>,
+    /// Capabilities that a `direct` script may hold. None: no such script is taken.
+    pub capabilities: Vec<Capability>,
     /// Interfaces whose links, addresses and routes no change may touch.
     pub protected_links: Vec<String>,
     /// Longest time from arming to the automatic rollback, seconds.
@@ -91,6 +93,7 @@ impl Default for Policy {
                 "wpa_supplicant",
             ]),
             uci: list(&["dhcp", "firewall", "network"]),
+            capabilities: Vec::new(),
             protected_links: Vec::new(),
             deadline_max_s: 900,
             timeout_max_s: 300,
@@ -167,7 +170,21 @@ impl Policy {
         }
         match manifest.operations.iter().find(|op| !self.allows(op)) {
             Some(operation) => denied(describe(operation)),
-            None => Ok(()),
+            None => self.allows_capabilities(&manifest.capabilities),
+        }
+    }
+
+    /// A script with capabilities can reach every interface: it is undone afterwards, but not stopped before.
+    fn allows_capabilities(&self, wanted: &[Capability]) -> Result<(), Refused> {
+        let denied = |detail: String| Err(Refused::because(Reason::PolicyDenied, detail));
+        if let Some(other) = wanted.iter().find(|c| !self.capabilities.contains(c)) {
+            return denied(format!("the capability {}", other.name()));
+        }
+        match self.protected_links.first() {
+            Some(link) if wanted.contains(&Capability::NetAdmin) => denied(format!(
+                "the capability net_admin, with which a script reaches the protected link {link}, too"
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! before, the executor lives and runs the next script, nothing of the attempt is left, and both are reported.
 //! A wall that this kernel lacks, and that the reported isolation vector says is missing, is named and not tried.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
@@ -17,7 +18,7 @@ use aizen_protocol::effect::ScriptEnd;
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::outcome::{End, Outcome};
 use aizen_protocol::package::Package;
-use aizen_protocol::package::manifest::Class;
+use aizen_protocol::package::manifest::{Capability, Class};
 
 use crate::device::{Device, MEND, ended, runs, with_device};
 
@@ -240,6 +241,43 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ),
 ];
 
+/// The same attempts by scripts that hold `CAP_NET_ADMIN`.
+pub(crate) const WITH_CAPABILITIES: &[(&str, fn())] = &[
+    (
+        "what_a_script_can_not_do_to_files_and_the_kernel_it_can_not_do_with_capabilities",
+        || with_capabilities(0),
+    ),
+    (
+        "what_a_script_can_not_do_to_others_and_to_resources_it_can_not_do_with_capabilities",
+        || with_capabilities(1),
+    ),
+];
+
+/// Those for which a capability makes the difference that it is for; `direct` and the sandbox's own tests have them.
+const OWN: &[&str] = &[
+    "the_network_can_not_be_changed_past_the_broker",
+    "no_packet_leaves_and_nothing_listens",
+    "no_capability_can_be_gained",
+    "modules_can_not_be_loaded_not_even_by_using_something_unusual",
+    "abstract_sockets_of_the_host_can_not_be_reached_even_beside_the_hosts_network",
+];
+
+thread_local! {
+    static CAPABLE: Cell<bool> = const { Cell::new(false) };
+}
+
+fn with_capabilities(half: usize) {
+    CAPABLE.set(true);
+    let (first, second) = ALL.split_at(ALL.len() / 2);
+    let tried = [first, second][half]
+        .iter()
+        .filter(|(name, _)| !OWN.contains(name));
+    for (name, attempt) in tried {
+        eprintln!("{name}");
+        attempt();
+    }
+}
+
 /// What scripts try with.
 const TOOLS: &str = r#"
 no() { if "$@" >/dev/null 2>&1; then echo "ESCAPED: $*"; fi; }
@@ -413,11 +451,18 @@ fn attempted(script: &str, change: impl FnOnce(&mut Package), judge: impl FnOnce
             fs::Permissions::from_mode(0o666),
         )
         .unwrap();
+        if CAPABLE.get() {
+            device.policy("allow_changes = true\nmin_isolation = 1\nrehearsed_only = false\ncapabilities = [\"net_admin\"]\n");
+        }
         device.start().await;
         let executor = device.executor_id();
         let before = host(&device);
         let mut package = device.package(&filled(&device, script));
         package.manifest.limits.output_kib = 64;
+        if CAPABLE.get() {
+            package.manifest.class = Class::Direct;
+            package.manifest.capabilities = vec![Capability::NetAdmin];
+        }
         change(&mut package);
         let mut life = device.execute(device.sign(&package), None).await;
         let (local, signed) = ended(&mut life).await;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use aizen_agent::control::Connection;
+use aizen_agent::execute;
 use aizen_agent::executor::{self, Settings};
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest};
 use aizen_protocol::envelope::{Envelope, PayloadType};
@@ -35,6 +36,9 @@ pub(crate) const AFTER: &str = "nameserver 192.0.2.54\n";
 
 /// No source, type or options of a mount.
 pub(crate) const NONE: Option<&str> = None;
+
+/// A user that nothing of this machine runs as.
+const SCRIPT_USER: u32 = 61_837;
 
 pub(crate) const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -99,6 +103,11 @@ impl Device {
         fs::write(self.path("policy.toml"), text).unwrap();
     }
 
+    /// A device whose operator made no user for scripts with capabilities.
+    pub(crate) fn without_script_user(&self) {
+        fs::write(self.path("no-user"), "").unwrap();
+    }
+
     fn enrol(&self) {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -109,7 +118,7 @@ impl Device {
             key: key.public(),
             role,
             name: "someone".into(),
-            classes: vec![Class::Diagnose, Class::Repair],
+            classes: vec![Class::Diagnose, Class::Repair, Class::Direct],
             until: Timestamp::now() + 24.hours(),
         };
         let trust = TrustDocument {
@@ -263,6 +272,7 @@ impl Device {
                     r#"[{"file":{"write":"/etc/resolv.conf"}},{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}]"#,
                 )
                 .unwrap(),
+                capabilities: Vec::new(),
                 read: Vec::new(),
                 limits: Limits::default(),
                 confirm: Confirm {
@@ -418,6 +428,11 @@ fn settings(folder: &Path) -> Settings {
         sanitizer_key: folder.join("sanitizer.key"),
         policy: folder.join("policy.toml"),
         root: folder.join("root"),
+        execute: execute::Settings {
+            direct_user: Some((SCRIPT_USER, SCRIPT_USER))
+                .filter(|_| !folder.join("no-user").exists()),
+            ..execute::Settings::default()
+        },
         ..Settings::default()
     }
 }

@@ -15,6 +15,7 @@ mod abuse;
 mod cases;
 mod crashes;
 mod device;
+mod direct;
 mod door;
 mod faults;
 #[path = "../broker/lab.rs"]
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         .chain(crashes::ALL)
         .chain(door::ALL)
         .chain(abuse::ALL)
+        .chain(abuse::WITH_CAPABILITIES)
+        .chain(direct::ALL)
         .chain(faults::ALL)
         .chain(prefixes::ALL)
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))

@@ -76,6 +76,10 @@ pub(super) fn effect(effect: &Effect) -> String {
         text.push_str("  ! the device's own way to the orchestrator is touched\n");
     }
     for (label, lines) in [
+        (
+            "not declared, so the device undoes all of it",
+            &effect.undeclared,
+        ),
         ("not rehearsed", &effect.not_rehearsed),
         ("can't be undone", &effect.irreversible),
     ] {

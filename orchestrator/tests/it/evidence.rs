@@ -174,6 +174,7 @@ pub(crate) fn effect() -> Effect {
             owner: "file".into(),
             lasts: Lasts::ForGood,
         }],
+        undeclared: vec![],
         not_rehearsed: vec![],
         irreversible: vec![],
         management_path: false,

@@ -21,6 +21,27 @@ pub enum Class {
     Direct,
 }
 
+/// A capability (capabilities(7)) that a `direct` script may hold. There are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// `CAP_NET_ADMIN`: links, addresses, routes, rules, filters.
+    NetAdmin,
+    /// `CAP_NET_RAW`: raw and packet sockets.
+    NetRaw,
+}
+
+impl Capability {
+    /// Its name as it stands in a manifest.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetAdmin => "net_admin",
+            Self::NetRaw => "net_raw",
+        }
+    }
+}
+
 /// What can go wrong. Computed, never believed: a stated one may only be higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -278,9 +299,12 @@ pub struct Manifest {
     /// Stated risk; the computed one counts if it is higher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risk>,
-    /// The operations it may ask for.
+    /// The operations it may ask for. What a `direct` script changes with its own hands is compared with them afterwards.
     #[serde(default)]
     pub operations: Vec<Operation>,
+    /// What a `direct` script holds; none for the other classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
     /// Paths it may read, besides the minimal root.
     #[serde(default)]
     pub read: Vec<String>,
@@ -293,7 +317,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// True if every list and number is within its bound and `diagnose` grants no operation.
+    /// True if every list and number is within its bound, `diagnose` grants no operation, and `direct` and no other class
+    /// holds capabilities.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         (1..=4).contains(&self.min_isolation)
@@ -313,6 +338,8 @@ impl Manifest {
             && (1..=1024).contains(&self.limits.scratch_mib)
             && (1..=3600).contains(&self.limits.cpu_s)
             && (self.class != Class::Diagnose || self.operations.is_empty())
+            && (self.class == Class::Direct) != self.capabilities.is_empty()
+            && self.capabilities.is_sorted_by(|a, b| a < b)
     }
 
     /// The least risk that the operations have whatever the device: links, addresses, routes, rules, neighbours, filters and `net.*` parameters
@@ -397,6 +424,27 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Manifest>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn direct_and_nothing_else_holds_capabilities_each_once() {
+        let direct = |capabilities: &str| -> Manifest {
+            let text = format!(
+                r#"{{"class":"direct","min_isolation":2,"timeout_s":30,"capabilities":{capabilities}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        assert!(direct(r#"["net_admin"]"#).is_bounded());
+        assert!(direct(r#"["net_admin","net_raw"]"#).is_bounded());
+        assert_eq!(direct(r#"["net_raw"]"#).risk(), Risk::High);
+        assert!(!direct("[]").is_bounded());
+        assert!(!direct(r#"["net_admin","net_admin"]"#).is_bounded());
+        let mut manifest = repair("[]");
+        manifest.capabilities.push(Capability::NetAdmin);
+        assert!(!manifest.is_bounded());
+        let text =
+            r#"{"class":"direct","min_isolation":2,"timeout_s":1,"capabilities":["sys_admin"]}"#;
+        assert!(serde_json::from_str::<Manifest>(text).is_err());
     }
 
     #[test]

@@ -195,6 +195,7 @@ fn an_effect_keeps_its_diff_and_loses_its_values() {
             owner: "file".into(),
             lasts: Lasts::ForGood,
         }],
+        undeclared: vec![],
         not_rehearsed: vec![],
         irreversible: vec![],
         management_path: false,
