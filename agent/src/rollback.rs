@@ -1,6 +1,7 @@
 //! The state before: taken as a [`Checkpoint`], put back by [`restore`], until a comparison finds nothing.
 
 pub(crate) mod address;
+mod beyond;
 pub(crate) mod checkpoint;
 pub(crate) mod difference;
 pub(crate) mod file;

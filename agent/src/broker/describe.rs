@@ -139,6 +139,7 @@ impl Described<'_> {
             | Difference::Rule { .. }
             | Difference::Neighbour { .. }
             | Difference::Nft { .. }
+            | Difference::Beyond { .. }
             | Difference::Service { .. }
             | Difference::Peer { .. }
             | Difference::Sysctl { .. } => false,
@@ -233,6 +234,8 @@ impl Described<'_> {
                 back,
                 owner::of_table(self.world, table),
             ),
+            // No manifest can declare it.
+            Difference::Beyond { .. } => return None,
             Difference::Link { .. }
             | Difference::AddressOrder { .. }
             | Difference::File { .. }

@@ -106,6 +106,9 @@ fn comes_with_link(difference: &Difference) -> bool {
         Difference::Sysctl { key, before, now } => {
             key.dev().is_some() && (before.is_none() || now.is_none())
         }
+        Difference::Beyond { key, before, now } => {
+            key.is_of_a_link() && (before.is_none() || now.is_none())
+        }
         _ => false,
     }
 }

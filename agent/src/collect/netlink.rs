@@ -209,7 +209,12 @@ pub(crate) async fn ask_all(question: &Question) -> Result<Vec<Vec<u8>>, Netlink
 
 /// Tells the kernel to do something and waits for its word.
 pub(crate) async fn tell(order: &Question) -> Result<(), NetlinkError> {
-    let socket = asked(order, NLM_F_REQUEST | NLM_F_ACK)?;
+    tell_with(order, 0).await
+}
+
+/// The same; `flags` are those of netlink(7) beside `REQUEST` and `ACK`.
+pub(crate) async fn tell_with(order: &Question, flags: u16) -> Result<(), NetlinkError> {
+    let socket = asked(order, NLM_F_REQUEST | NLM_F_ACK | flags)?;
     let mut datagram = Vec::with_capacity(DATAGRAM);
     answer(&socket, &mut datagram).await?;
     let part = parts(&datagram).next();

@@ -366,6 +366,7 @@ fn unlike(difference: &Difference) -> Option<String> {
         | Difference::Sysctl { .. }
         | Difference::Service { .. }
         | Difference::Peer { .. }
+        | Difference::Beyond { .. }
         | Difference::Nft { .. } => None,
     }
 }

@@ -286,21 +286,7 @@ async fn run(
         // Not known is not safe.
         _ => !served.changes.is_empty(),
     };
-    let mut not_rehearsed = vec![Text(
-        "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
-    )];
-    let deeds = served
-        .changes
-        .iter()
-        .filter(|c| c.kind == ObjectKind::Service);
-    not_rehearsed.extend(deeds.map(|c| Text(format!("service {}: recorded, not done", c.object))));
-    let tunnels = served
-        .changes
-        .iter()
-        .filter(|c| c.kind == ObjectKind::Wireguard);
-    not_rehearsed
-        .extend(tunnels.map(|c| Text(format!("wireguard {}: recorded, not done", c.object))));
-    not_rehearsed.extend(replica.notes.iter().map(|note| Text(note.clone())));
+    let not_rehearsed = not_rehearsed(&request, &served.changes, &replica.notes);
     Ok(Effect {
         irreversible: irreversible(&served.changes),
         changes: served.changes,
@@ -314,6 +300,28 @@ async fn run(
         },
         script: script_run(finished),
     })
+}
+
+/// What this shadow could not show.
+fn not_rehearsed(request: &ShadowRequest, changes: &[ObjectChange], notes: &[String]) -> Vec<Text> {
+    let mut told = vec![
+        "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
+    ];
+    if request.powers.any() {
+        told.push(
+            "what the script does to queueing, next hops, address labels and VLANs that the device has: the shadow has none"
+                .to_owned(),
+        );
+    }
+    for (kind, word) in [
+        (ObjectKind::Service, "service"),
+        (ObjectKind::Wireguard, "wireguard"),
+    ] {
+        let deeds = changes.iter().filter(|change| change.kind == kind);
+        told.extend(deeds.map(|change| format!("{word} {}: recorded, not done", change.object)));
+    }
+    told.extend(notes.iter().cloned());
+    told.into_iter().map(Text).collect()
 }
 
 fn profile(request: &ShadowRequest, root: &Path, broker: std::os::fd::OwnedFd) -> Profile {

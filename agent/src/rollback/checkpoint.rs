@@ -9,6 +9,7 @@ use aizen_protocol::private::Text;
 use serde::{Deserialize, Serialize};
 
 use super::address::{self, AddressState};
+use super::beyond::{self, Beyond, BeyondKey, BeyondState};
 use super::difference::{self, Difference};
 use super::file::{FileError, FileState, Place};
 use super::kernel::{Kernel, KernelError};
@@ -22,6 +23,7 @@ use super::sysctl::{self, Pattern, SysctlKey};
 use super::wireguard::{self, PeerState, WireguardError};
 use crate::broker::grant::{Exact, GrantError};
 use crate::broker::{World, uci_path};
+use crate::collect::netlink::NetlinkError;
 
 /// Why the state could not be taken. Without it nothing may run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum CheckpointError {
     /// rtnetlink.
     #[error("the network's state can't be read: {0}")]
     Kernel(#[from] KernelError),
+    /// What only a script with capabilities could set.
+    #[error("the settings beyond the operations can't be read: {0}")]
+    Beyond(#[from] NetlinkError),
     /// WireGuard.
     #[error(transparent)]
     Wireguard(#[from] WireguardError),
@@ -224,6 +229,8 @@ pub struct Checkpoint {
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, Vec<PeerState>>,
     pub(crate) sysctls: BTreeMap<SysctlKey, String>,
+    #[serde(default)]
+    pub(crate) beyond: Option<Beyond>,
     pub(crate) files: BTreeMap<String, FileState>,
 }
 
@@ -258,6 +265,7 @@ impl Checkpoint {
             services: BTreeMap::new(),
             peers: BTreeMap::new(),
             sysctls: BTreeMap::new(),
+            beyond: None,
             files: self.files.clone(),
         }
     }
@@ -275,6 +283,10 @@ impl Checkpoint {
         };
         let links = network.as_ref().map_or(&[][..], |network| &network.links);
         let scope = scope.with_links(links);
+        let beyond = match &network {
+            Some(network) if scope.whole => Some(beyond::read(&network.names()).await?),
+            Some(_) | None => None,
+        };
         let tables = if scope.tables {
             Some(nft::read().await?)
         } else {
@@ -308,6 +320,7 @@ impl Checkpoint {
             services,
             peers,
             sysctls: sysctl::read_all(&patterns),
+            beyond,
             files,
             scope,
         })
@@ -338,6 +351,11 @@ impl Checkpoint {
                 tables.iter().map(pair).collect()
             }),
             sysctls: self.sysctls.clone(),
+            beyond: self.beyond.as_ref().map(|all| {
+                let plain =
+                    |(key, state): (&BeyondKey, &BeyondState)| (key.clone(), state.canonical());
+                all.iter().map(plain).collect()
+            }),
             files: self
                 .files
                 .iter()

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::address::AddressState;
+use super::beyond::{BeyondKey, BeyondState};
 use super::checkpoint::{Checkpoint, Network};
 use super::file::FileState;
 use super::link::LinkState;
@@ -72,6 +73,11 @@ pub(crate) enum Difference {
         before: Option<TableState>,
         now: Option<TableState>,
     },
+    Beyond {
+        key: BeyondKey,
+        before: Option<BeyondState>,
+        now: Option<BeyondState>,
+    },
 }
 
 /// What a difference is about, as its sentence names it: `route default`, `link wan`. The same in every comparison.
@@ -102,6 +108,7 @@ impl Difference {
             | Self::Neighbour { .. }
             | Self::Sysctl { .. }
             | Self::Peer { .. }
+            | Self::Beyond { .. }
             | Self::Nft { .. } => true,
             Self::File { .. } | Self::Service { .. } => false,
         }
@@ -184,6 +191,9 @@ impl fmt::Display for Difference {
                 before.as_slice(),
                 now.as_slice(),
             ),
+            Self::Beyond { key, before, now } => {
+                pair(f, &key.to_string(), before.as_slice(), now.as_slice())
+            }
             Self::Sysctl { key, before, now } => {
                 pair(f, &key.to_string(), before.as_slice(), now.as_slice())
             }
@@ -225,6 +235,19 @@ pub(crate) fn between(before: &Checkpoint, now: &Checkpoint) -> Vec<Difference> 
         }
     }
     found.extend(filters_and_services(before, now));
+    if let (Some(before), Some(now)) = (&before.beyond, &now.beyond) {
+        for key in keys(before, now) {
+            let states = (before.get(key), now.get(key));
+            let plain = |state: Option<&BeyondState>| state.map(BeyondState::canonical);
+            if plain(states.0) != plain(states.1) {
+                found.push(Difference::Beyond {
+                    key: key.clone(),
+                    before: states.0.cloned(),
+                    now: states.1.cloned(),
+                });
+            }
+        }
+    }
     found
 }
 

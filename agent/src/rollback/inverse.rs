@@ -23,6 +23,7 @@ use super::sysctl::{self, SysctlKey};
 use super::uci::UciError;
 use super::wireguard::{self, PeerState, PublicKey, WireguardError};
 use crate::broker::World;
+use crate::collect::netlink::NetlinkError;
 
 pub(crate) mod uci;
 
@@ -166,6 +167,9 @@ pub enum UndoError {
     /// nftables.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// rtnetlink, with the kernel's own bytes.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// A link that was removed can't be made again: its driver and its hardware are not ours.
     #[error("the link {name} is gone and can't be made again from here")]
     LinkGone {

@@ -186,6 +186,7 @@ impl Touched {
                 moved || key.dev().is_some_and(|dev| self.mtu.contains(dev))
             }
             Difference::Link { before: None, .. }
+            | Difference::Beyond { .. }
             | Difference::Address {
                 before: None,
                 now: None,

@@ -1,5 +1,7 @@
 //! Scripts with capabilities: they use `ip` and `nft` themselves, and what they did beyond their manifest does not stay.
 
+use std::process::Command;
+
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest};
 use aizen_protocol::effect::Effect;
 use aizen_protocol::id::PackageId;
@@ -27,6 +29,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "tables_beyond_the_manifest_are_a_policy_violation_and_undone",
         || violations(FILTERS),
+    ),
+    (
+        "what_no_operation_can_declare_is_a_policy_violation_and_undone",
+        || violations(BEYOND),
     ),
     (
         "a_setting_that_is_not_the_declared_one_is_a_policy_violation",
@@ -219,10 +225,65 @@ const FILTERS: &[(&str, &str)] = &[
     ),
 ];
 
+const BEYOND: &[(&str, &str)] = &[
+    (
+        "tc qdisc add dev wan root handle 5: tbf rate 1mbit burst 10kb latency 50ms",
+        "qdisc dev wan root",
+    ),
+    ("tc qdisc del dev lan root", "qdisc dev lan root"),
+    (
+        "tc qdisc replace dev lan root handle 7: pfifo limit 3",
+        "qdisc dev lan root",
+    ),
+    (
+        "tc class change dev lan parent 1: classid 1:10 htb rate 1mbit ceil 1mbit",
+        "class dev lan classid 1:10",
+    ),
+    (
+        "ip nexthop add id 6 blackhole; ip nexthop add id 7 via 192.0.2.44 dev wan",
+        "nexthop id 6",
+    ),
+    ("ip nexthop del id 1", "nexthop id 1"),
+    (
+        "ip addrlabel add prefix 2001:db8::/32 label 99",
+        "addrlabel prefix 2001:db8::/32",
+    ),
+    ("ip link set wan txqueuelen 7", "other settings of link wan"),
+    ("ip link set wan promisc on", "other settings of link wan"),
+    ("ip link set wan alias taken", "other settings of link wan"),
+    ("ip link set wan group 9", "other settings of link wan"),
+];
+
+/// What other tools than ours show.
+fn everything() -> String {
+    let mut all = lab::picture();
+    for words in [
+        &["tc", "qdisc"][..],
+        &["tc", "class", "show", "dev", "lan"],
+        &["ip", "nexthop"],
+        &["ip", "addrlabel"],
+        &["ip", "-d", "link"],
+    ] {
+        let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        all += &String::from_utf8(output.stdout).unwrap();
+    }
+    all
+}
+
 fn violations(deeds: &[(&str, &str)]) {
     on_router(async |device| {
-        let before = lab::picture();
+        for words in [
+            "qdisc add dev lan root handle 1: htb default 10",
+            "class add dev lan parent 1: classid 1:10 htb rate 8mbit",
+        ] {
+            let done = Command::new("tc").args(words.split(' ')).status().unwrap();
+            assert!(done.success(), "tc {words}");
+        }
+        lab::ip("nexthop add id 1 via 10.1.0.250 dev lan");
+        let before = everything();
         for (deed, named) in deeds {
+            eprintln!("{deed}");
             let script =
                 format!("set -e\nip route replace 10.20.0.0/16 via 10.1.0.20 dev lan\n{deed}\n");
             let local = run(device, &direct(device, &script, DECLARED)).await;
@@ -245,7 +306,7 @@ fn violations(deeds: &[(&str, &str)]) {
             );
             assert!(local.detail.0.contains(named), "{deed}: {}", local.detail);
             assert_eq!(local.state_before, local.state_after, "{deed}");
-            assert_eq!(lab::picture(), before, "{deed}");
+            assert_eq!(everything(), before, "{deed}");
         }
     });
 }

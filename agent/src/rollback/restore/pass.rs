@@ -12,7 +12,7 @@ use crate::rollback::link::{self, LinkState, Names};
 use crate::rollback::route::{self, RouteKey, RouteState};
 use crate::rollback::rule::RuleState;
 use crate::rollback::touched::Touched;
-use crate::rollback::{neighbour, rule, service, wireguard};
+use crate::rollback::{beyond, neighbour, rule, service, wireguard};
 
 pub(super) async fn repair(
     world: &World,
@@ -27,6 +27,10 @@ pub(super) async fn repair(
         world,
         scope: &checkpoint.scope,
         touched,
+        links: checkpoint
+            .network
+            .as_ref()
+            .map_or(&[][..], |network| &network.links),
         rules: checkpoint
             .network
             .as_ref()
@@ -102,6 +106,7 @@ struct Pass<'a> {
     scope: &'a Scope,
     touched: &'a Touched,
     /// Those of the state before.
+    links: &'a [LinkState],
     rules: &'a [RuleState],
     door: Option<(Kernel, Names)>,
     routes: Option<BTreeMap<RouteKey, Vec<RouteState>>>,
@@ -189,6 +194,13 @@ impl Pass<'_> {
             } => {
                 let (kernel, names) = self.door().await?;
                 Ok(neighbour::remove(kernel, names, now).await?)
+            }
+            Difference::Beyond { key, before, now } => {
+                let bridge = |index| {
+                    let mut links = self.links.iter();
+                    links.any(|l| l.seen.index == index && l.kind.as_deref() == Some("bridge"))
+                };
+                Ok(beyond::restore(key.kind, before.as_ref(), now.as_ref(), &bridge).await?)
             }
             Difference::Rule { rule, before } => {
                 let rules = self.rules;
