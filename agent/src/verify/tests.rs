@@ -3,7 +3,7 @@
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::id::Digest;
 use aizen_protocol::limit;
-use aizen_protocol::package::manifest::{Class, Risk};
+use aizen_protocol::package::manifest::{Capability, Class, Risk};
 use aizen_protocol::package::{DeliveryMode, Package, Script};
 use aizen_protocol::reason::Reason;
 use base64::Engine as _;
@@ -373,13 +373,24 @@ fn a_script_of_another_length_or_checksum_is_refused() {
 }
 
 #[test]
-fn a_direct_script_is_of_an_unsupported_class() {
+fn a_direct_script_holds_what_the_policy_gives_and_is_of_an_unsupported_class_without() {
     let mut fixture = Fixture::new();
     for key in &mut fixture.trust.keys {
         key.classes.push(Class::Direct);
     }
-    let direct = reason(&fixture, |p| p.manifest.class = Class::Direct);
-    assert_eq!(direct, Reason::UnsupportedClass);
+    let direct = |package: &mut Package| {
+        package.manifest.class = Class::Direct;
+        package.manifest.capabilities = vec![Capability::NetAdmin];
+    };
+    assert_eq!(reason(&fixture, direct), Reason::UnsupportedClass);
+    fixture.policy.capabilities = vec![Capability::NetRaw];
+    assert_eq!(reason(&fixture, direct), Reason::PolicyDenied);
+    fixture.policy.capabilities = vec![Capability::NetAdmin];
+    let mut package = package();
+    direct(&mut package);
+    assert!(judged(&fixture, &package).is_ok());
+    fixture.policy.protected_links = vec!["mgmt".to_owned()];
+    assert_eq!(reason(&fixture, direct), Reason::PolicyDenied);
 }
 
 #[test]
