@@ -8,6 +8,7 @@ use harness::packages;
 
 use crate::build;
 
+mod change;
 mod collection;
 mod cost;
 mod diagnosis;
@@ -22,7 +23,7 @@ mod uplink;
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// Only this part
-    #[arg(long, value_parser = ["collection", "footprint", "diagnose", "probes", "trace", "dns", "sandbox", "loop", "uplink"])]
+    #[arg(long, value_parser = ["collection", "footprint", "diagnose", "probes", "trace", "dns", "sandbox", "change", "loop", "uplink"])]
     only: Option<String>,
 }
 
@@ -31,6 +32,7 @@ const PEERS: &[(&str, &str)] = &[
     ("collectd", "collectd-core"),
     ("fping", "fping"),
     ("mtr", "mtr-tiny"),
+    ("strace", "strace"),
     ("tc", "iproute2"),
     ("prometheus-node-exporter", "prometheus-node-exporter"),
     ("dnsperf", "dnsperf"),
@@ -90,6 +92,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if wanted("sandbox") {
         print(&sandbox_start::rows(&device)?);
+    }
+    if wanted("change") {
+        print(&change::rows(&device)?);
     }
     if wanted("loop") {
         print(&loop_time::rows()?);

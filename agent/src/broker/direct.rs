@@ -4,6 +4,8 @@
 //! state before must be one that the manifest declares, or follow from one that it does.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::IpAddr;
 
 use aizen_protocol::effect::ObjectChange;
@@ -25,6 +27,8 @@ use crate::rollback::wireguard::PeerState;
 
 /// Subjects that are kept; a script that changed more changed anything.
 const SUBJECTS: usize = 4096;
+/// Longest list of modules that is read, bytes.
+const MODULES: u64 = 1 << 20;
 /// Changes that are told one by one.
 const TOLD: usize = 256;
 
@@ -46,6 +50,18 @@ impl Judged {
             subjects: self.reach.clone(),
         }
     }
+}
+
+/// Names of the modules that the kernel has loaded (`/proc/modules`); none where it has no modules.
+pub(crate) fn modules() -> BTreeSet<String> {
+    let mut text = String::new();
+    let read =
+        File::open("/proc/modules").and_then(|file| file.take(MODULES).read_to_string(&mut text));
+    if read.is_err() {
+        return BTreeSet::new();
+    }
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 /// Judges what differs between `before` and `now`, of which `brokered` is the broker's own doing.

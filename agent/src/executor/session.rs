@@ -224,6 +224,7 @@ impl Session {
     ) -> Result<Option<Cause>, ExecutorError> {
         let before = self.ways().await;
         self.record(Event::Started)?;
+        let modules = broker::direct::modules();
         if self.is_direct() {
             self.record_reach(&Judged::default())?;
         }
@@ -232,6 +233,12 @@ impl Session {
             Err(cause) => return Ok(Some(cause)),
         };
         let violation = if self.is_direct() {
+            // Whoever may set something up may have the kernel load what it needs for it.
+            let loaded = broker::direct::modules();
+            let told =
+                |name| format!("the kernel loaded the module {name} meanwhile, and keeps it");
+            let new = loaded.difference(&modules).map(told);
+            self.evidence.notes.extend(new);
             self.judge(state, &mut attempt).await?
         } else {
             None
