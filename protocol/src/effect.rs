@@ -95,6 +95,9 @@ pub struct Effect {
     pub not_rehearsed: Vec<Text>,
     /// What no undo brings back.
     pub irreversible: Vec<Text>,
+    /// Ways that held before and are lost after: what, why, what to do next.
+    #[serde(default)]
+    pub lock_outs: Vec<Text>,
     /// True if the way to the orchestrator is touched.
     pub management_path: bool,
     /// Computed from the manifest and the device.
@@ -149,7 +152,7 @@ pub enum RehearsalResult {
 private_fields! {
     ObjectChange { object, diff, inverse }
     ScriptRun { output }
-    Effect { changes, not_rehearsed, irreversible, script }
+    Effect { changes, not_rehearsed, irreversible, lock_outs, script }
     Rehearsed { result }
 }
 

@@ -1,6 +1,6 @@
 //! A rehearsal: checked like a package, run in the shadow, answered with the effect, sanitized and signed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aizen_protocol::control::{Bindings, ExecutorAnswer, Refusal};
@@ -10,8 +10,10 @@ use aizen_protocol::id::Digest;
 use aizen_protocol::private::Text;
 
 use super::admission::{self, Resolved};
+use super::login;
 use super::shared::Shared;
-use crate::rehearse::{self, ShadowRequest};
+use crate::control::Peer;
+use crate::rehearse::{self, Login, ShadowRequest};
 use crate::verify::{self, Refused, Shadow};
 
 /// A rehearsal that passed every check.
@@ -37,6 +39,7 @@ pub(crate) async fn run(
     shared: &Shared,
     envelope: &Envelope,
     prepared: Result<Prepared, Refused>,
+    peer: &Peer,
 ) -> ExecutorAnswer {
     let prepared = match prepared {
         Ok(prepared) => prepared,
@@ -44,7 +47,8 @@ pub(crate) async fn run(
     };
     let digest = prepared.shadow.digest();
     let deed = prepared.shadow.package().deed();
-    let request = match request(shared, prepared) {
+    let login = peer.pid.and_then(|pid| login::of(Path::new("/proc"), pid));
+    let request = match request(shared, prepared, login) {
         Ok(request) => request,
         Err(error) => return failed(&format!("the rehearsal could not be prepared: {error}")),
     };
@@ -67,7 +71,11 @@ pub(crate) async fn run(
     }
 }
 
-fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest> {
+fn request(
+    shared: &Shared,
+    prepared: Prepared,
+    login: Option<Login>,
+) -> std::io::Result<ShadowRequest> {
     let package = prepared.shadow.package();
     let manifest = &package.manifest;
     Ok(ShadowRequest {
@@ -83,6 +91,8 @@ fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest
         min_isolation: manifest.min_isolation,
         risk: manifest.risk(),
         uplink: shared.uplink(),
+        uplink_port: shared.uplink_port(),
+        login,
         user: shared.settings.execute.user,
         // The shadow gives it to the script as `change`.
         helper: shared.settings.execute.change_tool_file()?,

@@ -302,6 +302,7 @@ impl Session {
         Effect {
             changes: attempt.changes.clone(),
             not_rehearsed: Vec::new(),
+            lock_outs: Vec::new(),
             irreversible: crate::rehearse::irreversible(&attempt.changes),
             management_path,
             risk: if management_path { Risk::High } else { risk },

@@ -241,6 +241,11 @@ impl Shared {
             .unwrap_or_default()
     }
 
+    /// The orchestrator's port.
+    pub(crate) fn uplink_port(&self) -> u16 {
+        self.standing.borrow().as_ref().map_or(443, |s| s.uplink_port)
+    }
+
     /// True if a person paused changes.
     pub(crate) fn paused(&self) -> Result<bool, StoreError> {
         Ok(self.store.read(PAUSED, 1024)?.is_some())

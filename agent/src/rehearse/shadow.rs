@@ -13,6 +13,8 @@ use aizen_sandbox::{End, Finished, Profile, ReadBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::lockout::Judged;
+use super::look::{self, Watched};
 use super::replica::{self, Original};
 use super::way::{self, Ways};
 use super::{ShadowRequest, Told};
@@ -21,6 +23,7 @@ use crate::broker::{self, World};
 use crate::rollback::checkpoint::{Network, Scope};
 use crate::rollback::file::{Place, Times};
 use crate::rollback::kernel::Kernel;
+use crate::rollback::neighbour;
 use crate::rollback::nft;
 use crate::rollback::service::Recorded;
 use crate::rollback::sysctl::{self, Pattern, SysctlKey};
@@ -94,7 +97,7 @@ fn told() -> Result<Effect, ShadowError> {
         .block_on(look(&scope, &World::at(&request.root)))
         .map_err(build("look at the network"))?;
     let root = files(&request, &scope, &original.network)?;
-    runtime()?.block_on(run(request, root, &original))
+    runtime()?.block_on(run(request, root, &original, &scope))
 }
 
 async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
@@ -106,13 +109,18 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
         "net.ipv4.ip_forward",
         "net.ipv6.conf.all.forwarding",
         "net.ipv6.conf.all.disable_ipv6",
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.conf.all.arp_ignore",
+        "net.ipv4.conf.all.arp_filter",
+        "net.ipv4.conf.all.src_valid_mark",
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
-    let tables = if scope.tables() {
-        Some(nft::read().await.map_err(io::Error::other)?)
-    } else {
-        None
+    let names = network.names();
+    let heard = neighbour::heard(&kernel, &names).await;
+    let tables = match nft::read().await {
+        Err(error) if scope.tables() => return Err(io::Error::other(error)),
+        tables => tables,
     };
     let services = Recorded::of(world, scope.services())
         .await
@@ -126,7 +134,10 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
     Ok(Original {
         network,
         services,
-        tables,
+        filters: tables.as_ref().err().map(ToString::to_string),
+        tables: tables.ok(),
+        heard: heard.map_err(io::Error::other)?,
+        listening: look::listening(),
         sysctls: sysctl::read_all(&patterns),
     })
 }
@@ -225,10 +236,19 @@ async fn run(
     request: ShadowRequest,
     root: PathBuf,
     original: &Original,
+    scope: &Scope,
 ) -> Result<Effect, ShadowError> {
-    let replica = replica::enter(original)
+    let mut replica = replica::enter(original)
         .await
         .map_err(build("replicate the network"))?;
+    let watched = if look::matters(&request.grants) {
+        let named = look::named(&request.root, scope);
+        Watched::begin(&mut replica, &request, original, named)
+            .await
+            .map_err(build("try the ways that must hold"))?
+    } else {
+        None
+    };
     let world = World::shadow(root, original.services.clone());
     let network = || async {
         Network::read(&replica.kernel)
@@ -260,6 +280,17 @@ async fn run(
         // Not known is not safe.
         _ => !served.changes.is_empty(),
     };
+    let judged = match watched {
+        Some(watched) => {
+            let named = look::left(&world.root, &request.root, scope);
+            watched
+                .end(&replica, named, &served.changes)
+                .await
+                .map_err(build("try the ways that must hold"))?
+        }
+        None => Judged::default(),
+    };
+    let management_path = management_path || judged.management;
     let mut not_rehearsed = vec![Text(
         "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
     )];
@@ -274,17 +305,19 @@ async fn run(
         .filter(|c| c.kind == ObjectKind::Wireguard);
     not_rehearsed
         .extend(tunnels.map(|c| Text(format!("wireguard {}: recorded, not done", c.object))));
+    not_rehearsed.extend(judged.not_judged.into_iter().map(Text));
     not_rehearsed.extend(replica.notes.iter().map(|note| Text(note.clone())));
     Ok(Effect {
         irreversible: irreversible(&served.changes),
         changes: served.changes,
         not_rehearsed,
         management_path,
-        risk: if management_path {
+        risk: if management_path || !judged.lock_outs.is_empty() {
             Risk::High.max(request.risk)
         } else {
             request.risk
         },
+        lock_outs: judged.lock_outs,
         script: script_run(finished),
     })
 }

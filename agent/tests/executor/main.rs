@@ -17,12 +17,14 @@ mod crashes;
 mod device;
 mod door;
 mod faults;
+mod foreseen;
 #[path = "../broker/lab.rs"]
 #[expect(
     dead_code,
     reason = "the broker's tests use more of the router than these"
 )]
 mod lab;
+mod lockouts;
 mod prefixes;
 mod refusals;
 mod ubus;
@@ -49,6 +51,11 @@ fn main() -> ExitCode {
         .chain(abuse::ALL)
         .chain(faults::ALL)
         .chain(prefixes::ALL)
+        .chain(lockouts::LOST)
+        .chain(lockouts::HELD)
+        .chain(lockouts::MORE)
+        .chain(foreseen::ALL)
+        .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()

@@ -175,6 +175,7 @@ pub(crate) fn effect() -> Effect {
             lasts: Lasts::ForGood,
         }],
         not_rehearsed: vec![],
+        lock_outs: Vec::new(),
         irreversible: vec![],
         management_path: false,
         risk: Risk::Low,

@@ -196,6 +196,7 @@ fn an_effect_keeps_its_diff_and_loses_its_values() {
             lasts: Lasts::ForGood,
         }],
         not_rehearsed: vec![],
+        lock_outs: Vec::new(),
         irreversible: vec![],
         management_path: false,
         risk: Risk::Low,
