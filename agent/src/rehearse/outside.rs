@@ -19,7 +19,7 @@ use crate::rollback::checkpoint::Network;
 use crate::rollback::kernel::{Kernel, KernelError};
 use crate::rollback::link::{self, LinkSettings, LinkState, Names};
 use crate::rollback::neighbour::{self, NeighbourState};
-use crate::rollback::route::{self, MAIN, Put, RouteKey, RouteState};
+use crate::rollback::route::{self, LOCAL, MAIN, Put, RouteKey, RouteState};
 use crate::rollback::rule::{self, RuleKey, RuleState};
 use crate::rollback::sysctl::{self, SysctlKey};
 
@@ -221,11 +221,16 @@ impl Outside {
                 ..RouteState::asked(all, None, Some(loopback.to_owned()))
             };
             note(route::put(&self.kernel, &self.names, &take, Put::Append).await);
-            for key in [key(1, Some(loopback), MAIN), key(2, None, TAKE_ALL)] {
+            for key in [
+                key(1, Some(loopback), MAIN),
+                // Multicast is its link's alone: the table that takes everything has none.
+                key(2, None, LOCAL),
+                key(3, None, TAKE_ALL),
+            ] {
                 note(rule::add(&self.kernel, &RuleState::asked(&key)).await);
             }
         }
-        // Else two links could not have the same packet, one after the other.
+        // Else what one link sends to a neighbour on another would never leave.
         for first in present
             .iter()
             .filter(|r| r.key().is_some_and(|k| k.priority == 0))

@@ -79,7 +79,7 @@ fn router(device: &Device, server: &str) -> File {
     for command in [
         "link set lte up",
         "address add 198.51.100.2/24 dev lte",
-        "route add default via 198.51.100.1 dev lte table 200",
+        "route add default via 198.51.100.1 dev lte table 210",
         "neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:02 dev wan nud reachable",
         "rule delete priority 1000",
     ] {
@@ -296,14 +296,9 @@ scenes! { LOST, lost:
     "change neighbour replace 192.0.2.1 lladdr 02:00:00:00:00:99 dev wan",
     ["the orchestrator (203.0.113.5:8443): packets should leave via 192.0.2.1 dev wan as before, but no answer gets in"];
 
-    "a_device_that_answers_no_arp_is_locked_out", FOUR,
-    r#"{"sysctl":{"set":{"key":"net.ipv4.conf.wan.arp_ignore","value":"8"}}}"#,
-    "change sysctl net.ipv4.conf.wan.arp_ignore=8",
-    ["the orchestrator (203.0.113.5:8443): packets should leave via 192.0.2.1 dev wan as before, but no answer gets in"];
-
     "a_strict_reverse_path_on_a_link_that_marks_alone_lead_to_is_a_lock_out", FOUR,
-    r#"{"nft":{"replace_table":{"family":"inet","name":"mark"}}},{"rule":{"add":{"priority":50,"fwmark":7,"table":200}}},{"sysctl":{"set":{"key":"net.ipv4.conf.lte.rp_filter","value":"1"}}}"#,
-    "change nft replace-table inet mark <<'END'\ntable inet mark {\n\tchain out {\n\t\ttype route hook output priority mangle; policy accept;\n\t\ttcp dport 8443 meta mark set 7\n\t}\n}\nEND\nchange rule add priority 50 fwmark 7 lookup 200\nchange sysctl net.ipv4.conf.lte.rp_filter=1",
+    r#"{"nft":{"replace_table":{"family":"inet","name":"steer"}}},{"rule":{"add":{"priority":50,"fwmark":7,"table":210}}},{"sysctl":{"set":{"key":"net.ipv4.conf.lte.rp_filter","value":"1"}}}"#,
+    "change nft replace-table inet steer <<'END'\ntable inet steer {\n\tchain out {\n\t\ttype route hook output priority mangle; policy accept;\n\t\ttcp dport 8443 meta mark set 7\n\t}\n}\nEND\nchange rule add priority 50 fwmark 7 lookup 210\nchange sysctl net.ipv4.conf.lte.rp_filter=1",
     ["the orchestrator (203.0.113.5:8443)"];
 
     "ipv6_switched_off_is_a_lock_out_where_the_orchestrator_has_ipv6", SIX,
@@ -359,8 +354,8 @@ scenes! { HELD, holds:
     [];
 
     "marked_packets_over_another_uplink_lock_nobody_out", FOUR,
-    r#"{"nft":{"replace_table":{"family":"inet","name":"mark"}}},{"rule":{"add":{"priority":50,"fwmark":7,"table":200}}}"#,
-    "change nft replace-table inet mark <<'END'\ntable inet mark {\n\tchain out {\n\t\ttype route hook output priority mangle; policy accept;\n\t\ttcp dport 8443 meta mark set 7\n\t}\n}\nEND\nchange rule add priority 50 fwmark 7 lookup 200",
+    r#"{"nft":{"replace_table":{"family":"inet","name":"steer"}}},{"rule":{"add":{"priority":50,"fwmark":7,"table":210}}}"#,
+    "change nft replace-table inet steer <<'END'\ntable inet steer {\n\tchain out {\n\t\ttype route hook output priority mangle; policy accept;\n\t\ttcp dport 8443 meta mark set 7\n\t}\n}\nEND\nchange rule add priority 50 fwmark 7 lookup 210",
     [];
 
     "a_filter_that_keeps_what_people_need_locks_nobody_out", FOUR,
