@@ -11,7 +11,7 @@ use aizen_protocol::private::Text;
 
 use super::admission::{self, Resolved};
 use super::login;
-use super::shared::Shared;
+use super::shared::{Shared, Shown};
 use crate::control::Peer;
 use crate::rehearse::{self, Login, ShadowRequest};
 use crate::verify::{self, Refused, Shadow};
@@ -46,17 +46,22 @@ pub(crate) async fn run(
         Err(refused) => return refuse(shared, envelope, refused),
     };
     let digest = prepared.shadow.digest();
-    let deed = prepared.shadow.package().deed();
+    let deed = prepared.shadow.package().deed().ok();
     let login = peer.pid.and_then(|pid| login::of(Path::new("/proc"), pid));
     let request = match request(shared, prepared, login) {
         Ok(request) => request,
         Err(error) => return failed(&format!("the rehearsal could not be prepared: {error}")),
     };
     match rehearse::rehearse(request).await {
-        Ok(effect) => match sign(shared, digest, RehearsalResult::Effect(effect.clone())) {
+        Ok(effect) => match sign(
+            shared,
+            digest,
+            deed,
+            RehearsalResult::Effect(effect.clone()),
+        ) {
             Some((signed, shown)) => {
-                if let (Ok(deed), Some(shown)) = (deed, shown) {
-                    shared.remember_rehearsal(deed, shown);
+                if let Some(shown) = shown {
+                    shared.remember_rehearsal(shown);
                 }
                 ExecutorAnswer::Rehearsed {
                     local: effect,
@@ -114,7 +119,7 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     let signed = envelope
         .unverified_payload()
         .ok()
-        .and_then(|payload| sign(shared, Digest::of(&payload), result))
+        .and_then(|payload| sign(shared, Digest::of(&payload), None, result))
         .map(|(signed, _)| signed);
     ExecutorAnswer::Refused(Refusal {
         reason: refused.reason,
@@ -123,17 +128,19 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     })
 }
 
-/// The signed answer, and the digest of the effect in it as it leaves: that is what a person approves.
+/// The signed answer, and the effect in it as it leaves: that is what a person approves.
 fn sign(
     shared: &Shared,
     package: Digest,
+    deed: Option<Digest>,
     result: RehearsalResult,
-) -> Option<(Envelope, Option<Digest>)> {
+) -> Option<(Envelope, Option<Shown>)> {
     let standing = shared.standing.borrow();
     let standing = standing.as_ref()?;
     let rehearsed = Rehearsed {
         device: standing.device.clone(),
         package,
+        deed,
         result,
     };
     let sanitized = shared
@@ -143,7 +150,12 @@ fn sign(
         .ok()?;
     let payload = serde_json::to_vec(sanitized.get()).ok()?;
     let shown = match &sanitized.get().result {
-        RehearsalResult::Effect(effect) => Some(effect.digest()),
+        RehearsalResult::Effect(effect) => deed.map(|deed| Shown {
+            deed,
+            effect: effect.digest(),
+            changes: effect.changes_digest(),
+            locks_out: !effect.lock_outs.is_empty(),
+        }),
         RehearsalResult::Refused { .. } => None,
     };
     let signed = Envelope::sign(PayloadType::Effect, &payload, &[&standing.result_key]);

@@ -325,18 +325,21 @@ impl Session {
 
     /// True if what changed, as the approver would see it, is not what was approved.
     fn deviates(&self) -> bool {
-        let (Some(effect), Some(approved)) = (
+        let (Some(effect), Some(_)) = (
             self.evidence.effect.clone(),
             self.admitted.package.package().effect,
         ) else {
             return false;
+        };
+        let Some(approved) = self.admitted.approved_changes else {
+            return true;
         };
         let Some(mut sanitizer) = self.shared.sanitizer() else {
             return true;
         };
         sanitizer
             .sanitize_value(effect)
-            .map_or(true, |effect| effect.get().digest() != approved)
+            .map_or(true, |effect| effect.get().changes_digest() != approved)
     }
 
     /// Probes and waits for the confirmation, until both are there or a cause to undo it.
