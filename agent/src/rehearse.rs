@@ -24,8 +24,8 @@ mod replica;
 mod shadow;
 pub(crate) mod way;
 
-pub(crate) use shadow::irreversible;
 pub use lockout::Login;
+pub(crate) use shadow::irreversible;
 pub use shadow::shadow_main;
 
 /// The hidden subcommand of the program.

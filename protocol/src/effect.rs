@@ -240,7 +240,11 @@ mod tests {
             let mut other = effect.clone();
             alter(&mut other);
             assert_ne!(effect.digest(), other.digest(), "alteration {number}");
-            assert_eq!(effect.changes_digest(), other.changes_digest(), "alteration {number}");
+            assert_eq!(
+                effect.changes_digest(),
+                other.changes_digest(),
+                "alteration {number}"
+            );
         }
         let mut other = effect.clone();
         other.changes[0].diff = "- b".into();

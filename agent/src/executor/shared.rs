@@ -254,7 +254,10 @@ impl Shared {
 
     /// The orchestrator's port.
     pub(crate) fn uplink_port(&self) -> u16 {
-        self.standing.borrow().as_ref().map_or(443, |s| s.uplink_port)
+        self.standing
+            .borrow()
+            .as_ref()
+            .map_or(443, |s| s.uplink_port)
     }
 
     /// True if a person paused changes.

@@ -155,9 +155,7 @@ async fn within(mut question: impl AsyncFnMut() -> io::Result<Option<IpAddr>>) -
             match question().await {
                 Ok(seen_as) => return Heard::Answer { seen_as },
                 Err(error) => {
-                    last = error
-                        .raw_os_error()
-                        .map_or(Heard::Silence, Heard::Refused);
+                    last = error.raw_os_error().map_or(Heard::Silence, Heard::Refused);
                 }
             }
             sleep(PAUSE).await;

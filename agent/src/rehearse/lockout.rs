@@ -199,7 +199,13 @@ fn client(network: &Network, own: Prefix, ipv6: bool) -> Option<IpAddr> {
         .addresses
         .iter()
         .map(|a| a.address.address)
-        .chain(network.routes.iter().flat_map(|r| &r.hops).filter_map(|h| h.via))
+        .chain(
+            network
+                .routes
+                .iter()
+                .flat_map(|r| &r.hops)
+                .filter_map(|h| h.via),
+        )
         .chain(network.neighbours.iter().map(|n| n.address))
         .collect();
     let base = crate::broker::network(own).address;
@@ -251,14 +257,12 @@ pub(super) fn judge(
         let why = lost(way, *was, is, before, after).or_else(|| tunnel(way, before, changes));
         if let Some(why) = why {
             judged.management |= matches!(way, Way::Orchestrator(_));
-            let was = before.hop(way).map_or_else(String::new, |hop| {
-                format!(" (before: {})", way::shown(hop))
-            });
-            judged.lock_outs.push(Text(format!(
-                "{}: {why}{was}; {}",
-                way.name(),
-                way.next()
-            )));
+            let was = before
+                .hop(way)
+                .map_or_else(String::new, |hop| format!(" (before: {})", way::shown(hop)));
+            judged
+                .lock_outs
+                .push(Text(format!("{}: {why}{was}; {}", way.name(), way.next())));
         }
     }
     resolvers(before, after, listening, changes, &mut judged);
@@ -315,11 +319,18 @@ fn lost(way: &Way, was: Heard, is: Heard, before: &Look, after: &Look) -> Option
 /// The smallest packets get through, but the link carries too little.
 fn too_small(way: &Way, hop: &Hop, before: &Look, after: &Look) -> Option<String> {
     let dev = hop.dev.as_deref()?;
-    let mtu = |look: &Look| look.network.links.iter().find(|l| l.name == dev).map(|l| l.mtu);
+    let mtu = |look: &Look| {
+        look.network
+            .links
+            .iter()
+            .find(|l| l.name == dev)
+            .map(|l| l.mtu)
+    };
     let least = LEAST_MTU[usize::from(way.to()?.is_ipv6())];
     let (was, is) = (mtu(before)?, mtu(after)?);
-    (was >= least && is < least)
-        .then(|| format!("{dev} carries {is} bytes, less than the {least} that every host must take"))
+    (was >= least && is < least).then(|| {
+        format!("{dev} carries {is} bytes, less than the {least} that every host must take")
+    })
 }
 
 /// A tunnel that loses a peer is recorded, not done.
@@ -405,7 +416,11 @@ fn ours(changes: &[ObjectChange]) -> Option<bool> {
     for change in changes.iter().filter(|c| c.kind == ObjectKind::Service) {
         let name = change.object.0.trim_end_matches(".service");
         if RESOLVERS.contains(&name) {
-            let stopped = change.diff.0.lines().any(|l| l.starts_with('+') && l.ends_with(" stopped"));
+            let stopped = change
+                .diff
+                .0
+                .lines()
+                .any(|l| l.starts_with('+') && l.ends_with(" stopped"));
             last.insert(name, !stopped);
         }
     }
@@ -413,4 +428,119 @@ fn ours(changes: &[ObjectChange]) -> Option<bool> {
         return None;
     }
     Some(last.values().any(|runs| *runs))
+}
+
+#[cfg(test)]
+mod tests {
+    use aizen_protocol::effect::Lasts;
+
+    use super::*;
+    use crate::rollback::address::AddressState;
+
+    const FINE: Heard = Heard::Answer { seen_as: None };
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn hop(via: &str, dev: &str) -> Option<Hop> {
+        Some(Hop {
+            via: via.parse().ok(),
+            dev: Some(dev.to_owned()),
+            weight: 0,
+            onlink: false,
+            other: Vec::new(),
+        })
+    }
+
+    fn look(hop: Option<Hop>, heard: Heard) -> Look {
+        let to = SocketAddr::new(address("203.0.113.5"), 443);
+        Look {
+            hops: BTreeMap::from([(to.ip(), hop)]),
+            heard: BTreeMap::from([(Way::Orchestrator(to), heard)]),
+            resolvers: vec![address("127.0.0.1")],
+            ..Look::default()
+        }
+    }
+
+    fn judged(before: &Look, after: &Look, changes: &[ObjectChange]) -> Judged {
+        judge(before, after, &[address("0.0.0.0")], changes)
+    }
+
+    fn change(kind: ObjectKind, object: &str, diff: &str) -> ObjectChange {
+        ObjectChange {
+            kind,
+            object: object.into(),
+            diff: diff.into(),
+            inverse: "".into(),
+            owner: "kernel".into(),
+            lasts: Lasts::UntilReboot,
+        }
+    }
+
+    #[test]
+    fn a_way_is_lost_only_if_it_held_before_and_what_was_lost_already_is_told() {
+        let way = || hop("192.0.2.1", "wan");
+        let (fine, silent) = (look(way(), FINE), look(way(), Heard::Silence));
+        assert_eq!(judged(&fine, &fine, &[]), Judged::default());
+        let lost = judged(&fine, &silent, &[]);
+        assert!(lost.management && lost.lock_outs.len() == 1, "{lost:?}");
+        for after in [&fine, &silent] {
+            let unknown = judged(&silent, after, &[]);
+            assert!(unknown.lock_outs.is_empty() && unknown.not_judged.len() == 1);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_loses_its_peer_is_lost_though_the_shadow_still_answers() {
+        let fine = look(hop("10.9.0.1", "wg0"), FINE);
+        let peer = |diff: &str| change(ObjectKind::Wireguard, "wg0 peer abc", diff);
+        assert_eq!(
+            judged(&fine, &fine, &[peer("- peer abc\n")])
+                .lock_outs
+                .len(),
+            1
+        );
+        let replaced = [peer("- peer abc\n+ peer abc endpoint 192.0.2.9:1\n")];
+        assert!(judged(&fine, &fine, &replaced).lock_outs.is_empty());
+    }
+
+    #[test]
+    fn a_resolver_on_the_device_is_as_good_as_the_service_behind_it() {
+        let fine = look(hop("192.0.2.1", "wan"), FINE);
+        let service = |name: &str, state: &str| {
+            change(
+                ObjectKind::Service,
+                name,
+                &format!("- {name} running\n+ {name} {state}\n"),
+            )
+        };
+        let stopped = service("dnsmasq", "stopped");
+        let lost = |changes: &[ObjectChange]| judged(&fine, &fine, changes).lock_outs.len();
+        assert_eq!(lost(&[stopped.clone()]), 1);
+        assert_eq!(lost(&[stopped.clone(), service("unbound", "running")]), 0);
+        assert_eq!(lost(&[stopped, service("dnsmasq", "running")]), 0);
+        assert_eq!(lost(&[service("chrony", "stopped")]), 0);
+    }
+
+    #[test]
+    fn an_address_for_a_client_is_one_that_nobody_has() {
+        let own = |text: &str| text.parse::<Prefix>().unwrap();
+        let mut network = Network::default();
+        network
+            .addresses
+            .push(AddressState::asked("lan", own("10.1.0.3/24")));
+        let of = |text: &str, ipv6| client(&network, own(text), ipv6).map(|a| a.to_string());
+        assert_eq!(of("10.1.0.3/24", false).as_deref(), Some("10.1.0.4"));
+        assert_eq!(of("2001:db8::1/64", true).as_deref(), Some("2001:db8::3"));
+        for (text, ipv6) in [
+            ("10.1.0.1/30", false),
+            ("127.0.0.1/8", false),
+            ("169.254.1.1/16", false),
+            ("fe80::1/64", true),
+            ("10.1.0.1/24", true),
+        ] {
+            assert_eq!(of(text, ipv6), None, "{text}");
+        }
+    }
 }

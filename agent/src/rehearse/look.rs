@@ -195,7 +195,9 @@ pub(super) fn named(root: &Path, scope: &Scope) -> Vec<IpAddr> {
             Some(bytes)
         })
     };
-    let mut named = resolvers::parse(&bytes.unwrap_or_default()).value.configured;
+    let mut named = resolvers::parse(&bytes.unwrap_or_default())
+        .value
+        .configured;
     if named.is_empty() {
         // Without one the C library asks the device itself (resolv.conf(5)).
         named.push(Ipv4Addr::LOCALHOST.into());
@@ -260,7 +262,14 @@ mod tests {
                 Some("[::1]:53")
             );
         }
-        for line in ["", "sl local", "1: é", "1: 0100007F", "1: 0100007F:zz", "1: 01éé007F:0035"] {
+        for line in [
+            "",
+            "sl local",
+            "1: é",
+            "1: 0100007F",
+            "1: 0100007F:zz",
+            "1: 01éé007F:0035",
+        ] {
             assert_eq!(of(line), None, "{line}");
         }
     }

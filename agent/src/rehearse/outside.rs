@@ -68,7 +68,9 @@ pub(super) fn neighbours(
     for address in wanted {
         for on in network.addresses.iter() {
             let point_to_point = on.peer == Some(*address);
-            if point_to_point || (on.address.contains(*address) && !on.address.address.is_loopback()) {
+            if point_to_point
+                || (on.address.contains(*address) && !on.address.address.is_loopback())
+            {
                 add(&on.dev, *address);
             }
         }
@@ -148,7 +150,9 @@ impl Outside {
         let links: Vec<String> = outside
             .links
             .iter()
-            .filter(|l| l.seen.carrier && outside.names.index(&l.name).is_some() && !l.seen.loopback)
+            .filter(|l| {
+                l.seen.carrier && outside.names.index(&l.name).is_some() && !l.seen.loopback
+            })
             .map(|l| l.name.clone())
             .take(LINKS)
             .collect();
@@ -296,8 +300,12 @@ impl Outside {
             };
             let metric = index.saturating_mul(2) + u32::from(!preferred);
             let near = Prefix {
-                address: state.peer.unwrap_or(crate::broker::network(state.address).address),
-                length: state.peer.map_or(length, |_| if address.is_ipv4() { 32 } else { 128 }),
+                address: state
+                    .peer
+                    .unwrap_or(crate::broker::network(state.address).address),
+                length: state
+                    .peer
+                    .map_or(length, |_| if address.is_ipv4() { 32 } else { 128 }),
             };
             let near = RouteState::asked(key(near, metric), None, Some(end.clone()));
             note(route::put(&self.kernel, &self.names, &near, Put::Append).await);
@@ -328,15 +336,25 @@ impl Outside {
         // Whoever is to be asked on a link as it was may be there.
         for (dev, neighbours) in neighbours(before, &[], wanted) {
             for address in neighbours.into_keys() {
-                if !self.known.get(&dev).is_some_and(|n| n.contains_key(&address)) {
+                if !self
+                    .known
+                    .get(&dev)
+                    .is_some_and(|n| n.contains_key(&address))
+                {
                     self.add_neighbour(&dev, address, None).await;
-                    self.known.entry(dev.clone()).or_default().insert(address, None);
+                    self.known
+                        .entry(dev.clone())
+                        .or_default()
+                        .insert(address, None);
                 }
             }
         }
         for (via, dev) in next_hops(after) {
             let link_local = matches!(via, IpAddr::V6(a) if a.is_unicast_link_local());
-            let elsewhere = self.known.iter().any(|(d, n)| *d != dev && n.contains_key(&via));
+            let elsewhere = self
+                .known
+                .iter()
+                .any(|(d, n)| *d != dev && n.contains_key(&via));
             let here = self.known.get(&dev).is_some_and(|n| n.contains_key(&via));
             if !here && (link_local || !elsewhere) {
                 believed.push(format!(
@@ -357,17 +375,25 @@ impl Outside {
                     "whether {} on {} has the hardware address {mac}: this device has not heard of it",
                     entry.address, entry.dev
                 ));
-                self.add_neighbour(&entry.dev, entry.address, Some(mac)).await;
+                self.add_neighbour(&entry.dev, entry.address, Some(mac))
+                    .await;
             }
         }
         let carries = |network: &Network, dev: &str| {
-            let mut defaults = network.routes.iter().filter(|r| r.key.destination.is_default());
+            let mut defaults = network
+                .routes
+                .iter()
+                .filter(|r| r.key.destination.is_default());
             defaults.any(|r| r.uses(dev))
         };
         for state in &after.addresses {
             if !before.addresses.iter().any(|a| a.key() == state.key()) {
                 // Who is beyond an uplink sends to its new address; who is on the inside keeps to the old one.
-                self.route_back(state, carries(before, &state.dev) || carries(after, &state.dev)).await;
+                self.route_back(
+                    state,
+                    carries(before, &state.dev) || carries(after, &state.dev),
+                )
+                .await;
             }
         }
         forget(&self.kernel, &self.names).await;
@@ -377,7 +403,11 @@ impl Outside {
     /// Answers datagrams to these addresses too.
     pub(super) async fn resolve(&self, addresses: &[IpAddr]) {
         let (done, is_done) = oneshot::channel();
-        if self.jobs.send(Job::Resolve(addresses.to_vec(), done)).is_ok() {
+        if self
+            .jobs
+            .send(Job::Resolve(addresses.to_vec(), done))
+            .is_ok()
+        {
             // A thread that ended answers nothing, and that shows.
             is_done.await.ok();
         }
@@ -457,7 +487,10 @@ fn live(
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Resolve(addresses, done) => {
-                    for (link, address) in links.iter().flat_map(|l| addresses.iter().map(move |a| (l, a))) {
+                    for (link, address) in links
+                        .iter()
+                        .flat_map(|l| addresses.iter().map(move |a| (l, a)))
+                    {
                         let at = SocketAddr::new(*address, super::lockout::DNS);
                         // It answers already, or can't: that shows.
                         let answers = exchange::answer_datagrams(at, link);
@@ -472,7 +505,9 @@ fn live(
                     heard,
                 } => {
                     tokio::task::spawn_local(async move {
-                        heard.send(exchange::ask(to, Some((&link, from))).await).ok();
+                        heard
+                            .send(exchange::ask(to, Some((&link, from))).await)
+                            .ok();
                     });
                 }
             }

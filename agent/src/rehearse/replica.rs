@@ -86,7 +86,12 @@ pub(super) async fn enter(original: &Original) -> io::Result<Replica> {
         .map_err(io::Error::other)?;
     parameters(&original.sysctls, &mut notes);
     filters(original.tables.as_ref(), &mut notes).await;
-    notes.extend(original.filters.as_ref().map(|why| format!("filters are not in the shadow: {why}")));
+    notes.extend(
+        original
+            .filters
+            .as_ref()
+            .map(|why| format!("filters are not in the shadow: {why}")),
+    );
     let made = Network::read(&kernel).await.map_err(io::Error::other)?;
     notes.extend(
         difference::networks(&original.network, &made)

@@ -84,10 +84,7 @@ fn foreseen(name: &str) {
     });
 }
 
-async fn rehearse(
-    device: &Device,
-    package: &aizen_protocol::package::Package,
-) -> (Effect, Effect) {
+async fn rehearse(device: &Device, package: &aizen_protocol::package::Package) -> (Effect, Effect) {
     let request = ExecutorRequest::Rehearse {
         package: device.sign(package),
         bindings: Bindings::new(),
@@ -121,6 +118,10 @@ fn told(name: &str, rehearsed: &Effect, real: &Effect) {
             .not_rehearsed
             .iter()
             .any(|line| line.0.contains(change.object.0.as_str()) && line.0.contains("recorded"));
-        assert!(named, "{name}: {} {:?}", change.object, rehearsed.not_rehearsed);
+        assert!(
+            named,
+            "{name}: {} {:?}",
+            change.object, rehearsed.not_rehearsed
+        );
     }
 }

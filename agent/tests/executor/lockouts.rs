@@ -404,6 +404,10 @@ pub(crate) const MORE: &[(&str, fn())] = &[
         own_resolver,
     ),
     (
+        "a_policy_may_refuse_what_would_lock_people_out",
+        refused_by_policy,
+    ),
+    (
         "what_an_approver_sees_names_the_lock_out_without_addresses",
         signed,
     ),
@@ -469,6 +473,25 @@ fn own_resolver() {
         );
         assert!(effect.lock_outs.is_empty(), "{}", shown(&effect));
         drop((services, listens));
+    });
+}
+
+fn refused_by_policy() {
+    with_device(async |mut device: Device| {
+        let _there = router(&device, FOUR);
+        device.start().await;
+        let grant = r#"{"route":{"delete":{"dst":"default","metric":100}}}"#;
+        let mut package = package(&device, grant, "change route delete default metric 100");
+        rehearse(&device, &package);
+        device.policy("allow_changes = true\nmin_isolation = 1\nrefuse_lock_outs = true\n");
+        let before = lab::picture();
+        package.id = aizen_protocol::id::PackageId::fresh();
+        let mut life = device.execute(device.sign(&package), None).await;
+        assert_eq!(
+            crate::device::refused(&mut life).await,
+            aizen_protocol::reason::Reason::PolicyDenied
+        );
+        assert_eq!(before, lab::picture());
     });
 }
 

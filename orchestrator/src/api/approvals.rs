@@ -86,8 +86,8 @@ pub(super) async fn show(
     let question = app
         .store
         .transact(move |tx| {
-            let approval = approvals::by_id(tx, &id)?
-                .ok_or(ApiError::Approve(ApproveError::Unknown(id)))?;
+            let approval =
+                approvals::by_id(tx, &id)?.ok_or(ApiError::Approve(ApproveError::Unknown(id)))?;
             let device = devices::by_id(tx, &approval.device)?;
             Ok::<_, ApiError>(Shown {
                 rehearsed: proposals::effect_envelope(tx, &approval.proposal)?,

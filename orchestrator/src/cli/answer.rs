@@ -53,7 +53,7 @@ impl Approve {
             if let Some(key) = &first {
                 let id = key.id();
                 print(&format!(
-                    "First effect of {}: its key is {id}. It should be the one that 'aizen status' shows there.\n",
+                    "The first effect of {}: it is signed with {id}, which is the device's key for you from now on.\n",
                     shown.approval.device
                 ))?;
             }

@@ -48,8 +48,8 @@ impl Known {
         // Whole or not at all.
         let mut new = self.file.as_os_str().to_owned();
         new.push(".new");
-        let written = std::fs::write(&new, text + "\n")
-            .and_then(|()| std::fs::rename(&new, &self.file));
+        let written =
+            std::fs::write(&new, text + "\n").and_then(|()| std::fs::rename(&new, &self.file));
         written.with_context(|| format!("can't keep the device's key in {}", self.file.display()))
     }
 
@@ -99,8 +99,12 @@ fn signed(shown: &Shown, key: &PublicKey) -> Result<(), String> {
         .map_err(|reason| format!("the effect is not signed by the device: {reason}"))?;
     let rehearsed: Rehearsed = strict::from_slice(opened.payload(), limit::FRAME)
         .map_err(|error| format!("what the device signed is no effect: {error}"))?;
-    let same = matches!(&rehearsed.result, RehearsalResult::Effect(effect) if *effect == approval.effect);
-    let deed = shown.package.as_ref().and_then(|package| package.deed().ok());
+    let same =
+        matches!(&rehearsed.result, RehearsalResult::Effect(effect) if *effect == approval.effect);
+    let deed = shown
+        .package
+        .as_ref()
+        .and_then(|package| package.deed().ok());
     if rehearsed.device != approval.device {
         Err("the effect was shown by another device".to_owned())
     } else if !same {

@@ -8,8 +8,8 @@ use aizen_protocol::effect::{
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::{ChangeId, Digest, RoundId};
 use aizen_protocol::outcome::{End, Isolation, Outcome, Stage, Step};
-use aizen_protocol::package::{Package, Rehearsal};
 use aizen_protocol::package::manifest::Risk;
+use aizen_protocol::package::{Package, Rehearsal};
 use aizen_protocol::record::{
     Address, Body, DnsAnswer, DnsProbe, Forwarding, Link, OperState, Profile, Reach, ReachRole,
     Record, Resolvers, Role, Round, Route, Trigger,
