@@ -38,6 +38,7 @@ mod sysctl;
 mod uci;
 mod wireguard;
 
+pub(crate) use grant::network;
 pub use grant::{GrantError, resolve_grants};
 pub use nft::NftTextError;
 pub use serve::{Answer, Served, pair, serve};

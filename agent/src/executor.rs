@@ -30,6 +30,7 @@ pub(crate) mod closing;
 mod desk;
 mod door;
 pub(crate) mod ledger;
+mod login;
 mod questions;
 mod refusal;
 mod rehearsal;

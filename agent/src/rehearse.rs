@@ -17,10 +17,15 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
+mod exchange;
+mod lockout;
+mod look;
+mod outside;
 mod replica;
 mod shadow;
 pub(crate) mod way;
 
+pub use lockout::Login;
 pub(crate) use shadow::irreversible;
 pub use shadow::shadow_main;
 
@@ -60,6 +65,10 @@ pub struct ShadowRequest {
     pub risk: Risk,
     /// Addresses of the orchestrator: the way to them is the management path. None known: every default route is it.
     pub uplink: Vec<IpAddr>,
+    /// Its port there.
+    pub uplink_port: u16,
+    /// Whoever asks from a login over the network must be able to log in again.
+    pub login: Option<Login>,
     /// The script's user and group, never root; none leaves it to the sandbox.
     pub user: Option<(u32, u32)>,
     /// What the script may do to the shadow's network with its own hands.
@@ -86,6 +95,8 @@ impl Default for ShadowRequest {
             min_isolation: 2,
             risk: Risk::None,
             uplink: Vec::new(),
+            uplink_port: 443,
+            login: None,
             user: None,
             powers: Powers::default(),
             helper: PathBuf::from("/proc/self/exe"),

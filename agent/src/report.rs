@@ -264,6 +264,7 @@ mod tests {
             script: None,
             effect: None,
             approved_effect: None,
+            approved_changes: None,
             isolation: aizen_protocol::outcome::Isolation::default(),
             probes: Vec::new(),
             state_before: None,

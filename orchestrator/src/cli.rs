@@ -10,6 +10,7 @@ use serde::Serialize;
 
 mod answer;
 mod client;
+mod devices;
 mod failure;
 mod key;
 mod package;

@@ -98,6 +98,9 @@ pub struct Effect {
     pub not_rehearsed: Vec<Text>,
     /// What no undo brings back.
     pub irreversible: Vec<Text>,
+    /// Ways that held before and are lost after: what, why, what to do next.
+    #[serde(default)]
+    pub lock_outs: Vec<Text>,
     /// True if the way to the orchestrator is touched.
     pub management_path: bool,
     /// Computed from the manifest and the device.
@@ -107,9 +110,38 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// SHA-256 over the changes alone: what a person approves and what the real run is compared with.
+    /// SHA-256 over all that a person is shown before saying yes: what an approval names. Only times and counts of
+    /// the run are left out.
     #[must_use]
     pub fn digest(&self) -> Digest {
+        let mut bytes = self.changes_digest().0.to_vec();
+        let mut part = |part: &str| {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        };
+        for change in &self.changes {
+            part(&change.inverse.0);
+            part(&change.owner);
+            part(&format!("{:?}", change.lasts));
+        }
+        for texts in [
+            &self.undeclared,
+            &self.not_rehearsed,
+            &self.irreversible,
+            &self.lock_outs,
+        ] {
+            part(&texts.len().to_string());
+            texts.iter().for_each(|text| part(&text.0));
+        }
+        part(&self.management_path.to_string());
+        part(&format!("{:?} {:?}", self.risk, self.script.end));
+        part(&self.script.output.0);
+        Digest::of(&bytes)
+    }
+
+    /// SHA-256 over the changes alone: what the real run is compared with.
+    #[must_use]
+    pub fn changes_digest(&self) -> Digest {
         let mut bytes = Vec::new();
         for change in &self.changes {
             for part in [&change.object.0, &change.diff.0] {
@@ -130,6 +162,9 @@ pub struct Rehearsed {
     pub device: DeviceId,
     /// SHA-256 of the rehearsal package's payload.
     pub package: Digest,
+    /// SHA-256 of what would be done ([`crate::package::Package::deed`]): an effect belongs to one script and manifest.
+    #[serde(default)]
+    pub deed: Option<Digest>,
     /// What it showed, or why it was refused.
     pub result: RehearsalResult,
 }
@@ -152,7 +187,7 @@ pub enum RehearsalResult {
 private_fields! {
     ObjectChange { object, diff, inverse }
     ScriptRun { output }
-    Effect { changes, undeclared, not_rehearsed, irreversible, script }
+    Effect { changes, undeclared, not_rehearsed, irreversible, lock_outs, script }
     Rehearsed { result }
 }
 
@@ -162,5 +197,70 @@ impl crate::private::Private for RehearsalResult {
             Self::Effect(effect) => effect.visit_private(visitor),
             Self::Refused { detail, .. } => detail.visit_private(visitor),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_covers_what_a_person_is_shown_and_the_comparison_the_changes_alone() {
+        let effect = Effect {
+            changes: vec![ObjectChange {
+                kind: ObjectKind::Route,
+                object: "default".into(),
+                diff: "- a".into(),
+                inverse: "put it back".into(),
+                owner: "dhcp".into(),
+                lasts: Lasts::UntilReboot,
+            }],
+            undeclared: Vec::new(),
+            not_rehearsed: vec!["one".into()],
+            irreversible: Vec::new(),
+            lock_outs: Vec::new(),
+            management_path: false,
+            risk: Risk::Low,
+            script: ScriptRun {
+                end: ScriptEnd::Exited(0),
+                took_ms: 1,
+                output: "".into(),
+                output_bytes: 0,
+                leftover_processes: 0,
+            },
+        };
+        type Alter = fn(&mut Effect);
+        let alterations: [Alter; 11] = [
+            |e| e.risk = Risk::None,
+            |e| e.management_path = true,
+            |e| e.not_rehearsed.clear(),
+            |e| e.irreversible.push("one".into()),
+            |e| e.lock_outs.push("one".into()),
+            |e| e.undeclared.push("one".into()),
+            |e| {
+                let moved = std::mem::take(&mut e.not_rehearsed);
+                e.lock_outs = moved;
+            },
+            |e| e.script.end = ScriptEnd::Exited(1),
+            |e| e.script.output = "done".into(),
+            |e| e.changes[0].inverse = "nothing".into(),
+            |e| e.changes[0].lasts = Lasts::ForGood,
+        ];
+        for (number, alter) in alterations.iter().enumerate() {
+            let mut other = effect.clone();
+            alter(&mut other);
+            assert_ne!(effect.digest(), other.digest(), "alteration {number}");
+            assert_eq!(
+                effect.changes_digest(),
+                other.changes_digest(),
+                "alteration {number}"
+            );
+        }
+        let mut other = effect.clone();
+        other.changes[0].diff = "- b".into();
+        assert_ne!(effect.changes_digest(), other.changes_digest());
+        let mut later = effect.clone();
+        later.script.took_ms = 2;
+        assert_eq!(effect.digest(), later.digest());
     }
 }

@@ -120,6 +120,9 @@ pub struct Outcome {
     pub effect: Option<Effect>,
     /// SHA-256 of the effect that was approved.
     pub approved_effect: Option<Digest>,
+    /// SHA-256 of the changes in it, as this device rehearsed them; none if it does not know that effect.
+    #[serde(default)]
+    pub approved_changes: Option<Digest>,
     /// The sandbox it ran in.
     pub isolation: Isolation,
     /// The probes.
@@ -140,7 +143,7 @@ impl Outcome {
     /// True if what happened is what was approved; none if there is nothing to compare.
     #[must_use]
     pub fn effect_as_approved(&self) -> Option<bool> {
-        Some(self.effect.as_ref()?.digest() == self.approved_effect?)
+        Some(self.effect.as_ref()?.changes_digest() == self.approved_changes?)
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum SoakCommand {
     Faults,
     /// Stop every repair script of the library after each of its operations, and look what the device is afterwards
     Prefixes,
+    /// Rehearse every repair script of the library, apply it, and compare what was shown with what happened
+    Foreseen,
     /// Cut the power of a device in the middle of changes, and look what it is afterwards
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
@@ -81,7 +83,10 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
         .context("can't watch for Ctrl-C")?;
     packages::ensure(&mut say)?;
-    if !matches!(command, SoakCommand::Faults | SoakCommand::Prefixes) {
+    if !matches!(
+        command,
+        SoakCommand::Faults | SoakCommand::Prefixes | SoakCommand::Foreseen
+    ) {
         packages::ensure_all(vm::NEEDED, &mut say)?;
         build::programs()?;
     }
@@ -89,6 +94,7 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     match command {
         SoakCommand::Faults => executor::run("_at_each_write_"),
         SoakCommand::Prefixes => executor::run("from_every_prefix_of_every_repair"),
+        SoakCommand::Foreseen => executor::run("the_rehearsal_of_every_repair"),
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
         SoakCommand::Units(args) => look_at_units(args, folder.path()),

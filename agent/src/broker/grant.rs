@@ -271,7 +271,7 @@ fn variables(operation: &mut Operation) -> Vec<&mut Value> {
 }
 
 /// An address with host bits cleared.
-pub(super) fn network(prefix: Prefix) -> Prefix {
+pub(crate) fn network(prefix: Prefix) -> Prefix {
     let length = u32::from(prefix.length);
     let address = match prefix.address {
         IpAddr::V4(a) => IpAddr::from(Ipv4Addr::from(

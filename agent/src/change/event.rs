@@ -35,6 +35,9 @@ pub struct Admission {
     pub confirm: Confirm,
     /// SHA-256 of the effect that the approver saw.
     pub approved_effect: Option<Digest>,
+    /// SHA-256 of the changes in it, if this device rehearsed them.
+    #[serde(default)]
+    pub approved_changes: Option<Digest>,
     /// When the package was composed.
     pub issued_at: Timestamp,
     /// When its time is over.

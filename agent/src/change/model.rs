@@ -26,6 +26,7 @@ pub(crate) fn admission(class: Class) -> Admission {
         delivery: DeliveryMode::Uplink,
         confirm: Confirm::default(),
         approved_effect: None,
+        approved_changes: None,
         issued_at: Timestamp::UNIX_EPOCH,
         expires: Timestamp::MAX,
         asked_by: None,

@@ -49,6 +49,9 @@ pub(super) fn effect(out: &mut impl Write, effect: &Effect) -> io::Result<()> {
             .try_for_each(|line| writeln!(out, "    {line}"))?;
         writeln!(out, "    undo: {}", change.inverse)?;
     }
+    for text in &effect.lock_outs {
+        writeln!(out, "\nLOCK-OUT: {text}")?;
+    }
     for text in &effect.undeclared {
         writeln!(out, "not declared, so it would not stay: {text}")?;
     }

@@ -2,14 +2,14 @@
 
 use aizen_protocol::control::Bindings;
 use aizen_protocol::envelope::Envelope;
-use aizen_protocol::id::ChangeId;
+use aizen_protocol::id::{ChangeId, Digest};
 use aizen_protocol::package::manifest::{Class, Operation};
 use aizen_protocol::package::{DeliveryMode, Package};
 use aizen_protocol::reason::Reason;
 
 use super::ExecutorError;
 use super::ledger::{LedgerError, RESERVE};
-use super::shared::Shared;
+use super::shared::{Shared, Shown};
 use crate::broker;
 use crate::change::Admission;
 use crate::confirm::probe::Probes;
@@ -29,6 +29,8 @@ pub(crate) struct Admitted {
     pub(crate) probes: Probes,
     pub(crate) effect_must_match: bool,
     pub(crate) min_isolation: u8,
+    /// SHA-256 of the changes that were approved; none if this device doesn't know them.
+    pub(crate) approved_changes: Option<Digest>,
 }
 
 /// What came of a request.
@@ -92,13 +94,21 @@ pub(crate) fn admit(
     bindings: &Bindings,
     peer: &Peer,
 ) -> Result<Admitted, NotAdmitted> {
-    let (package, effect_must_match, min_isolation) = shared.judge(|at| {
+    let (package, shown, effect_must_match, min_isolation) = shared.judge(|at| {
         let package = verify::package(envelope, delivery, at)?;
+        let shown = shared.rehearsed(&package.package().deed()?);
         if at.policy.rehearsed_only {
-            rehearsed(shared, package.package())?;
+            rehearsed(shown.as_ref(), package.package())?;
+        }
+        if at.policy.refuse_lock_outs && shown.as_ref().is_some_and(|s| s.locks_out) {
+            return Err(Refused::because(
+                Reason::PolicyDenied,
+                "the rehearsal on this device showed a lock-out",
+            ));
         }
         Ok((
             package,
+            shown,
             at.policy.effect_must_match,
             at.policy.min_isolation,
         ))
@@ -123,6 +133,9 @@ pub(crate) fn admit(
         delivery: content.delivery,
         confirm: content.manifest.confirm.clone(),
         approved_effect: content.effect,
+        approved_changes: shown
+            .filter(|shown| Some(shown.effect) == content.effect)
+            .map(|shown| shown.changes),
         issued_at: content.issued_at,
         expires: content.expires,
         asked_by: peer.pid,
@@ -149,16 +162,16 @@ pub(crate) fn admit(
         probes,
         effect_must_match,
         min_isolation,
+        approved_changes: admission.approved_changes,
     })
 }
 
 /// What a person approved from afar is an effect: it must be the one that this device showed for exactly this deed.
-fn rehearsed(shared: &Shared, package: &Package) -> Result<(), Refused> {
+fn rehearsed(shown: Option<&Shown>, package: &Package) -> Result<(), Refused> {
     if package.manifest.class == Class::Diagnose || package.delivery == DeliveryMode::OnSite {
         return Ok(());
     }
-    let shown = shared.rehearsed_effect(&package.deed()?);
-    if shown.is_some() && shown == package.effect {
+    if shown.is_some_and(|shown| Some(shown.effect) == package.effect) {
         return Ok(());
     }
     Err(Refused::because(

@@ -224,6 +224,7 @@ fn outcome(
         script: evidence.script.or_else(|| ended.run.clone()),
         effect: evidence.effect,
         approved_effect: admission.approved_effect,
+        approved_changes: admission.approved_changes,
         isolation: evidence.isolation,
         probes: evidence.probes,
         state_before: ended.before,

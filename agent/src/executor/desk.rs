@@ -88,7 +88,7 @@ impl Desk {
             }
             ExecutorRequest::Verify { package } => Ok(said(&answers, self.verify(&package))),
             ExecutorRequest::Rehearse { package, bindings } => {
-                Ok(self.rehearse(&package, &bindings, answers))
+                Ok(self.rehearse(&package, &bindings, peer, answers))
             }
             ExecutorRequest::Execute {
                 package,
@@ -193,7 +193,13 @@ impl Desk {
         Begun::Nothing
     }
 
-    fn rehearse(&mut self, package: &Envelope, bindings: &Bindings, answers: Answers) -> Begun {
+    fn rehearse(
+        &mut self,
+        package: &Envelope,
+        bindings: &Bindings,
+        peer: Peer,
+        answers: Answers,
+    ) -> Begun {
         // Questions are counted by their keeper.
         if self.jobs.saturating_sub(self.questions.borrow().running()) >= JOBS {
             return said(&answers, failed("too much is being rehearsed: try again"));
@@ -203,7 +209,7 @@ impl Desk {
         let shared = Rc::clone(&self.shared);
         let package = package.clone();
         Begun::Job(Box::pin(async move {
-            let answer = super::rehearsal::run(&shared, &package, prepared).await;
+            let answer = super::rehearsal::run(&shared, &package, prepared, &peer).await;
             // Whoever asked may be gone.
             answers.send(answer).await.ok();
         }))

@@ -128,6 +128,7 @@ fn signed(
         script: None,
         effect: None,
         approved_effect: None,
+        approved_changes: None,
         isolation: shared.isolation.borrow().clone(),
         probes: Vec::new(),
         state_before: None,

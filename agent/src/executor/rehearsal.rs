@@ -1,6 +1,6 @@
 //! A rehearsal: checked like a package, run in the shadow, answered with the effect, sanitized and signed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aizen_protocol::control::{Bindings, ExecutorAnswer, Refusal};
@@ -12,9 +12,11 @@ use aizen_protocol::private::Text;
 use aizen_sandbox::Powers;
 
 use super::admission::{self, Resolved};
-use super::shared::Shared;
+use super::login;
+use super::shared::{Shared, Shown};
+use crate::control::Peer;
 use crate::execute::attempt::powers;
-use crate::rehearse::{self, ShadowRequest};
+use crate::rehearse::{self, Login, ShadowRequest};
 use crate::verify::{self, Refused, Shadow};
 
 /// A rehearsal that passed every check.
@@ -40,22 +42,29 @@ pub(crate) async fn run(
     shared: &Shared,
     envelope: &Envelope,
     prepared: Result<Prepared, Refused>,
+    peer: &Peer,
 ) -> ExecutorAnswer {
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(refused) => return refuse(shared, envelope, refused),
     };
     let digest = prepared.shadow.digest();
-    let deed = prepared.shadow.package().deed();
-    let request = match request(shared, prepared) {
+    let deed = prepared.shadow.package().deed().ok();
+    let login = peer.pid.and_then(|pid| login::of(Path::new("/proc"), pid));
+    let request = match request(shared, prepared, login) {
         Ok(request) => request,
         Err(error) => return failed(&format!("the rehearsal could not be prepared: {error}")),
     };
     match rehearse::rehearse(request).await {
-        Ok(effect) => match sign(shared, digest, RehearsalResult::Effect(effect.clone())) {
+        Ok(effect) => match sign(
+            shared,
+            digest,
+            deed,
+            RehearsalResult::Effect(effect.clone()),
+        ) {
             Some((signed, shown)) => {
-                if let (Ok(deed), Some(shown)) = (deed, shown) {
-                    shared.remember_rehearsal(deed, shown);
+                if let Some(shown) = shown {
+                    shared.remember_rehearsal(shown);
                 }
                 ExecutorAnswer::Rehearsed {
                     local: effect,
@@ -70,7 +79,11 @@ pub(crate) async fn run(
     }
 }
 
-fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest> {
+fn request(
+    shared: &Shared,
+    prepared: Prepared,
+    login: Option<Login>,
+) -> std::io::Result<ShadowRequest> {
     let package = prepared.shadow.package();
     let manifest = &package.manifest;
     let direct = manifest.class == Class::Direct;
@@ -87,6 +100,8 @@ fn request(shared: &Shared, prepared: Prepared) -> std::io::Result<ShadowRequest
         min_isolation: manifest.min_isolation,
         risk: manifest.risk(),
         uplink: shared.uplink(),
+        uplink_port: shared.uplink_port(),
+        login,
         user: if direct {
             shared.settings.execute.direct_user
         } else {
@@ -117,7 +132,7 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     let signed = envelope
         .unverified_payload()
         .ok()
-        .and_then(|payload| sign(shared, Digest::of(&payload), result))
+        .and_then(|payload| sign(shared, Digest::of(&payload), None, result))
         .map(|(signed, _)| signed);
     ExecutorAnswer::Refused(Refusal {
         reason: refused.reason,
@@ -126,17 +141,19 @@ fn refuse(shared: &Shared, envelope: &Envelope, refused: Refused) -> ExecutorAns
     })
 }
 
-/// The signed answer, and the digest of the effect in it as it leaves: that is what a person approves.
+/// The signed answer, and the effect in it as it leaves: that is what a person approves.
 fn sign(
     shared: &Shared,
     package: Digest,
+    deed: Option<Digest>,
     result: RehearsalResult,
-) -> Option<(Envelope, Option<Digest>)> {
+) -> Option<(Envelope, Option<Shown>)> {
     let standing = shared.standing.borrow();
     let standing = standing.as_ref()?;
     let rehearsed = Rehearsed {
         device: standing.device.clone(),
         package,
+        deed,
         result,
     };
     let sanitized = shared
@@ -146,7 +163,12 @@ fn sign(
         .ok()?;
     let payload = serde_json::to_vec(sanitized.get()).ok()?;
     let shown = match &sanitized.get().result {
-        RehearsalResult::Effect(effect) => Some(effect.digest()),
+        RehearsalResult::Effect(effect) => deed.map(|deed| Shown {
+            deed,
+            effect: effect.digest(),
+            changes: effect.changes_digest(),
+            locks_out: !effect.lock_outs.is_empty(),
+        }),
         RehearsalResult::Refused { .. } => None,
     };
     let signed = Envelope::sign(PayloadType::Effect, &payload, &[&standing.result_key]);

@@ -391,6 +391,7 @@ impl Session {
             changes: attempt.changes.clone(),
             undeclared: attempt.undeclared.clone(),
             not_rehearsed: Vec::new(),
+            lock_outs: Vec::new(),
             irreversible: crate::rehearse::irreversible(&attempt.changes),
             management_path,
             risk: if management_path { Risk::High } else { risk },
@@ -413,18 +414,21 @@ impl Session {
 
     /// True if what changed, as the approver would see it, is not what was approved.
     fn deviates(&self) -> bool {
-        let (Some(effect), Some(approved)) = (
+        let (Some(effect), Some(_)) = (
             self.evidence.effect.clone(),
             self.admitted.package.package().effect,
         ) else {
             return false;
+        };
+        let Some(approved) = self.admitted.approved_changes else {
+            return true;
         };
         let Some(mut sanitizer) = self.shared.sanitizer() else {
             return true;
         };
         sanitizer
             .sanitize_value(effect)
-            .map_or(true, |effect| effect.get().digest() != approved)
+            .map_or(true, |effect| effect.get().changes_digest() != approved)
     }
 
     /// Probes and waits for the confirmation, until both are there or a cause to undo it.

@@ -10,6 +10,7 @@ use aizen_protocol::control::TrustState;
 use aizen_protocol::id::{BootId, ChangeId, Digest};
 use aizen_protocol::outcome::{Isolation, Stage};
 use aizen_sanitizer::{Sanitizer, SanitizerKey};
+use serde::{Deserialize, Serialize};
 
 use super::ledger::{Entry, Ledger, LedgerError, summary};
 use super::standing::{Standing, StandingError};
@@ -41,13 +42,26 @@ pub(crate) struct Shared {
     pub(crate) ledger: RefCell<Ledger>,
     pub(crate) replay: RefCell<Replay>,
     /// What was rehearsed, and the effect that was signed for it; oldest first.
-    rehearsed: RefCell<VecDeque<(Digest, Digest)>>,
+    rehearsed: RefCell<VecDeque<Shown>>,
     sanitizer: RefCell<Option<Sanitizer>>,
     pub(crate) standing: RefCell<Option<Standing>>,
     pub(crate) isolation: RefCell<Isolation>,
     pub(crate) watchers: RefCell<Watchers>,
     /// A journal that failed: nothing may be changed until a restart has read it again.
     pub(crate) failed: Cell<bool>,
+}
+
+/// A rehearsal as this device signed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    /// SHA-256 of what was rehearsed.
+    pub(crate) deed: Digest,
+    /// SHA-256 of the effect.
+    pub(crate) effect: Digest,
+    /// SHA-256 of its changes.
+    pub(crate) changes: Digest,
+    /// It named a lock-out.
+    pub(crate) locks_out: bool,
 }
 
 /// Rehearsals that are remembered.
@@ -73,8 +87,8 @@ fn sweep(store: &Store, ledger: &Ledger) -> Result<(), StoreError> {
 }
 
 /// A list that can't be read is an empty one: the orchestrator then has it rehearsed again.
-fn rehearsed(store: &Store) -> Result<VecDeque<(Digest, Digest)>, StoreError> {
-    let bytes = store.read(REHEARSED, 64 << 10)?;
+fn rehearsed(store: &Store) -> Result<VecDeque<Shown>, StoreError> {
+    let bytes = store.read(REHEARSED, 128 << 10)?;
     Ok(bytes
         .and_then(|b| serde_json::from_slice(&b).ok())
         .unwrap_or_default())
@@ -193,27 +207,24 @@ impl Shared {
     }
 
     /// Remembers what was rehearsed with which effect, so that no other effect can be approved for it.
-    pub(crate) fn remember_rehearsal(&self, deed: Digest, effect: Digest) {
+    pub(crate) fn remember_rehearsal(&self, shown: Shown) {
         let mut rehearsed = self.rehearsed.borrow_mut();
-        rehearsed.retain(|(known, _)| *known != deed);
-        rehearsed.push_back((deed, effect));
+        rehearsed.retain(|known| known.deed != shown.deed);
+        rehearsed.push_back(shown);
         while rehearsed.len() > REHEARSALS {
             rehearsed.pop_front();
         }
-        // Two digests a pair: a list that can't be written does not exist.
+        // Three digests each: a list that can't be written does not exist.
         let bytes = serde_json::to_vec(&*rehearsed).unwrap_or_default();
         if let Err(error) = self.store.write(REHEARSED, &bytes) {
             tracing::warn!(%error, "a rehearsal is remembered until this process ends");
         }
     }
 
-    /// The effect that was rehearsed for this deed.
-    pub(crate) fn rehearsed_effect(&self, deed: &Digest) -> Option<Digest> {
-        self.rehearsed
-            .borrow()
-            .iter()
-            .find(|(known, _)| known == deed)
-            .map(|(_, effect)| *effect)
+    /// What was shown for this deed.
+    pub(crate) fn rehearsed(&self, deed: &Digest) -> Option<Shown> {
+        let rehearsed = self.rehearsed.borrow();
+        rehearsed.iter().find(|known| known.deed == *deed).cloned()
     }
 
     pub(crate) fn remember_admission(&self, admission: &Admission) -> Result<(), ExecutorError> {
@@ -239,6 +250,14 @@ impl Shared {
             .as_ref()
             .map(|s| s.uplink.clone())
             .unwrap_or_default()
+    }
+
+    /// The orchestrator's port.
+    pub(crate) fn uplink_port(&self) -> u16 {
+        self.standing
+            .borrow()
+            .as_ref()
+            .map_or(443, |s| s.uplink_port)
     }
 
     /// True if a person paused changes.

@@ -16,6 +16,9 @@ use serde::Deserialize;
 use crate::store::{Store, StoreError};
 use crate::verify::{Clock, Replay};
 
+/// The orchestrator's port where enrollment names none.
+const HTTPS: u16 = 443;
+
 /// The device's enrollment: all of it or nothing.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -27,6 +30,8 @@ pub(crate) struct Standing {
     pub(crate) trust: TrustDocument,
     /// The orchestrator's address, where enrollment names it by one.
     pub(crate) uplink: Vec<IpAddr>,
+    /// Its port.
+    pub(crate) uplink_port: u16,
     /// Signs effects and outcomes.
     pub(crate) result_key: PrivateKey,
 }
@@ -91,9 +96,10 @@ impl Standing {
             .and_then(|t| t.trim().parse().ok())
             .ok_or_else(|| form("epoch", &"not an epoch"))?;
         let pem = text(need("result.key")?).ok_or_else(|| form("result.key", &"not text"))?;
-        let uplink = address_of(&enrolled.server).into_iter().collect();
+        let uplink = address_of(&enrolled.server);
         Ok(Some(Self {
-            uplink,
+            uplink: uplink.iter().map(SocketAddr::ip).collect(),
+            uplink_port: uplink.map_or(HTTPS, |at| at.port()),
             device: enrolled.device,
             epoch,
             trust,
@@ -132,10 +138,10 @@ fn own_document(envelope: &Envelope) -> Result<TrustDocument, StandingError> {
 }
 
 /// The address in `192.0.2.1:8443`, `[2001:db8::1]:8443` or either alone, with or without `https://`.
-fn address_of(server: &str) -> Option<IpAddr> {
+fn address_of(server: &str) -> Option<SocketAddr> {
     let server = server.strip_prefix("https://").unwrap_or(server);
-    let whole = server.parse::<SocketAddr>().map(|s| s.ip());
-    whole.ok().or_else(|| server.parse().ok())
+    let alone = || Some(SocketAddr::new(server.parse().ok()?, HTTPS));
+    server.parse().ok().or_else(alone)
 }
 
 fn text(bytes: Vec<u8>) -> Option<String> {
@@ -156,10 +162,13 @@ mod tests {
 
     #[test]
     fn the_orchestrators_address_is_known_where_enrollment_names_one() {
-        let four = Some("192.0.2.1".parse().unwrap());
-        assert_eq!(address_of("https://192.0.2.1:8443"), four);
-        assert_eq!(address_of("192.0.2.1"), four);
-        assert_eq!(address_of("[2001:db8::1]:8443"), "2001:db8::1".parse().ok());
+        for (server, at) in [
+            ("https://192.0.2.1:8443", "192.0.2.1:8443"),
+            ("192.0.2.1", "192.0.2.1:443"),
+            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(address_of(server), at.parse().ok(), "{server}");
+        }
         assert_eq!(address_of("cloud.example:8443"), None);
         assert_eq!(address_of(""), None);
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -17,6 +18,7 @@ use crate::rollback::checkpoint::Network;
 use crate::rollback::difference::{self, Difference};
 use crate::rollback::kernel::{Kernel, KernelError};
 use crate::rollback::link::{self, LinkSettings, LinkState, Names};
+use crate::rollback::neighbour::NeighbourState;
 use crate::rollback::nft::{self, Tables};
 use crate::rollback::route::{Put, RouteState};
 use crate::rollback::service::Recorded;
@@ -36,8 +38,14 @@ pub(super) struct Original {
     pub(super) sysctls: BTreeMap<SysctlKey, String>,
     /// As they run on the device.
     pub(super) services: Recorded,
-    /// Only if the script may change one.
+    /// None if nobody here can read them.
     pub(super) tables: Option<Tables>,
+    /// Why not.
+    pub(super) filters: Option<String>,
+    /// Neighbours that answered lately.
+    pub(super) heard: Vec<NeighbourState>,
+    /// Addresses of the device at which names are resolved.
+    pub(super) listening: Vec<IpAddr>,
 }
 
 /// The replica. The other ends of its links are in a namespace of their own, which ends with it.
@@ -45,8 +53,8 @@ pub(super) struct Replica {
     pub(super) kernel: Kernel,
     /// What is not alike.
     pub(super) notes: Vec<String>,
-    /// Keeps the other ends alive: closing them takes the carrier away.
-    _outside: (Kernel, File),
+    /// Keeps the other ends alive, until somebody lives there: closing them takes the carrier away.
+    pub(super) outside: Option<(Kernel, File)>,
 }
 
 /// Moves the calling thread into a replica of `original`. Must run on a single-threaded runtime.
@@ -54,6 +62,7 @@ pub(super) async fn enter(original: &Original) -> io::Result<Replica> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let outside = File::open("/proc/thread-self/ns/net")?;
     let peers = Kernel::open().map_err(io::Error::other)?;
+    super::outside::settings();
     unshare(CloneFlags::CLONE_NEWNET)?;
     let kernel = Kernel::open().map_err(io::Error::other)?;
     let mut notes = Vec::new();
@@ -77,6 +86,12 @@ pub(super) async fn enter(original: &Original) -> io::Result<Replica> {
         .map_err(io::Error::other)?;
     parameters(&original.sysctls, &mut notes);
     filters(original.tables.as_ref(), &mut notes).await;
+    notes.extend(
+        original
+            .filters
+            .as_ref()
+            .map(|why| format!("filters are not in the shadow: {why}")),
+    );
     let made = Network::read(&kernel).await.map_err(io::Error::other)?;
     notes.extend(
         difference::networks(&original.network, &made)
@@ -87,7 +102,7 @@ pub(super) async fn enter(original: &Original) -> io::Result<Replica> {
     Ok(Replica {
         kernel,
         notes,
-        _outside: (peers, outside),
+        outside: Some((peers, outside)),
     })
 }
 

@@ -13,6 +13,8 @@ use aizen_sandbox::{End, Finished, Profile, ReadBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::lockout::Judged;
+use super::look::{self, Watched};
 use super::replica::{self, Original};
 use super::way::{self, Ways};
 use super::{ShadowRequest, Told};
@@ -22,6 +24,7 @@ use crate::rollback::checkpoint::{Checkpoint, Network, Scope};
 use crate::rollback::file::{Place, Times};
 use crate::rollback::inverse::Inverse;
 use crate::rollback::kernel::Kernel;
+use crate::rollback::neighbour;
 use crate::rollback::nft;
 use crate::rollback::service::Recorded;
 use crate::rollback::sysctl::{self, Pattern, SysctlKey};
@@ -101,7 +104,7 @@ fn told() -> Result<Effect, ShadowError> {
         .block_on(look(&scope, &World::at(&request.root)))
         .map_err(build("look at the network"))?;
     let root = files(&request, &scope, &original.network)?;
-    runtime()?.block_on(run(request, root, scope, &original))
+    runtime()?.block_on(run(request, root, &original, &scope))
 }
 
 async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
@@ -114,13 +117,18 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
         "net.ipv4.ip_forward",
         "net.ipv6.conf.all.forwarding",
         "net.ipv6.conf.all.disable_ipv6",
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.conf.all.arp_ignore",
+        "net.ipv4.conf.all.arp_filter",
+        "net.ipv4.conf.all.src_valid_mark",
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
-    let tables = if scope.tables() {
-        Some(nft::read().await.map_err(io::Error::other)?)
-    } else {
-        None
+    let names = network.names();
+    let heard = neighbour::heard(&kernel, &names).await;
+    let tables = match nft::read().await {
+        Err(error) if scope.tables() => return Err(io::Error::other(error)),
+        tables => tables,
     };
     let services = Recorded::of(world, scope.services())
         .await
@@ -134,7 +142,10 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
     Ok(Original {
         network,
         services,
-        tables,
+        filters: tables.as_ref().err().map(ToString::to_string),
+        tables: tables.ok(),
+        heard: heard.map_err(io::Error::other)?,
+        listening: look::listening(),
         sysctls: sysctl::read_all(&patterns),
     })
 }
@@ -232,12 +243,20 @@ fn markers(root: &Path, network: &Network) -> Vec<(PathBuf, Vec<u8>)> {
 async fn run(
     request: ShadowRequest,
     root: PathBuf,
-    scope: Scope,
     original: &Original,
+    scope: &Scope,
 ) -> Result<Effect, ShadowError> {
-    let replica = replica::enter(original)
+    let mut replica = replica::enter(original)
         .await
         .map_err(build("replicate the network"))?;
+    let watched = if request.powers.any() || look::matters(&request.grants) {
+        let named = look::named(&request.root, scope);
+        Watched::begin(&mut replica, &request, original, named)
+            .await
+            .map_err(build("try the ways that must hold"))?
+    } else {
+        None
+    };
     let world = World::shadow(root, original.services.clone());
     let network = || async {
         Network::read(&replica.kernel)
@@ -247,12 +266,53 @@ async fn run(
     };
     let before = Ways::read(&replica.kernel, &network().await?, &request.uplink).await;
     let state = if request.powers.any() {
-        Some(Checkpoint::take_scope(&world, scope).await?)
+        Some(Checkpoint::take_scope(&world, scope.clone()).await?)
     } else {
         None
     };
+    let (finished, served, undeclared) = script(&request, &world, state.as_ref()).await?;
+    let after = Ways::read(&replica.kernel, &network().await?, &request.uplink).await;
+    let management_path = match (before, after) {
+        (Ok(before), Ok(after)) => way::touched(&before, &after, &served.changes),
+        // Not known is not safe.
+        _ => !served.changes.is_empty(),
+    };
+    let judged = match watched {
+        Some(watched) => {
+            let named = look::left(&world.root, &request.root, scope);
+            watched
+                .end(&replica, named, &served.changes)
+                .await
+                .map_err(build("try the ways that must hold"))?
+        }
+        None => Judged::default(),
+    };
+    let management_path = management_path || judged.management;
+    let not_rehearsed = not_rehearsed(&request, &served.changes, judged.not_judged, &replica.notes);
+    Ok(Effect {
+        irreversible: irreversible(&served.changes),
+        changes: served.changes,
+        undeclared,
+        not_rehearsed,
+        management_path,
+        risk: if management_path || !judged.lock_outs.is_empty() {
+            Risk::High.max(request.risk)
+        } else {
+            request.risk
+        },
+        lock_outs: judged.lock_outs,
+        script: script_run(finished),
+    })
+}
+
+/// Runs the script; what it did, and what of it is not declared.
+async fn script(
+    request: &ShadowRequest,
+    world: &World,
+    state: Option<&Checkpoint>,
+) -> Result<(Finished, broker::Served, Vec<Text>), ShadowError> {
     let (ours, theirs) = broker::pair().map_err(build("make the broker's socket"))?;
-    let profile = profile(&request, &world.root, theirs);
+    let profile = profile(request, &world.root, theirs);
     let sandbox =
         tokio::task::spawn_blocking(move || aizen_sandbox::run(profile, &AtomicBool::new(false)));
     // Nothing here outlives the run, so there is nothing to write down first.
@@ -263,7 +323,7 @@ async fn run(
     };
     let mut after_act = |_: &ObjectChange| ();
     let serve = broker::serve(
-        &world,
+        world,
         &request.grants,
         ours,
         &mut before_act,
@@ -274,36 +334,22 @@ async fn run(
         .map_err(io::Error::other)
         .map_err(build("wait for the script"))??;
     let mut undeclared = Vec::new();
-    if let Some(state) = &state {
-        let now = state.again(&world).await?;
-        let judged = broker::direct::judge(&world, &request.grants, state, &now, &brokered)?;
+    if let Some(state) = state {
+        let now = state.again(world).await?;
+        let judged = broker::direct::judge(world, &request.grants, state, &now, &brokered)?;
         served.changes.extend(judged.changes);
         undeclared = judged.undeclared;
     }
-    let after = Ways::read(&replica.kernel, &network().await?, &request.uplink).await;
-    let management_path = match (before, after) {
-        (Ok(before), Ok(after)) => way::touched(&before, &after, &served.changes),
-        // Not known is not safe.
-        _ => !served.changes.is_empty(),
-    };
-    let not_rehearsed = not_rehearsed(&request, &served.changes, &replica.notes);
-    Ok(Effect {
-        irreversible: irreversible(&served.changes),
-        changes: served.changes,
-        undeclared,
-        not_rehearsed,
-        management_path,
-        risk: if management_path {
-            Risk::High.max(request.risk)
-        } else {
-            request.risk
-        },
-        script: script_run(finished),
-    })
+    Ok((finished, served, undeclared))
 }
 
 /// What this shadow could not show.
-fn not_rehearsed(request: &ShadowRequest, changes: &[ObjectChange], notes: &[String]) -> Vec<Text> {
+fn not_rehearsed(
+    request: &ShadowRequest,
+    changes: &[ObjectChange],
+    not_judged: Vec<String>,
+    notes: &[String],
+) -> Vec<Text> {
     let mut told = vec![
         "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
     ];
@@ -320,6 +366,7 @@ fn not_rehearsed(request: &ShadowRequest, changes: &[ObjectChange], notes: &[Str
         let deeds = changes.iter().filter(|change| change.kind == kind);
         told.extend(deeds.map(|change| format!("{word} {}: recorded, not done", change.object)));
     }
+    told.extend(not_judged);
     told.extend(notes.iter().cloned());
     told.into_iter().map(Text).collect()
 }

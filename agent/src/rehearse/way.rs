@@ -49,6 +49,14 @@ impl Ways {
     }
 }
 
+/// `via 192.0.2.1 dev wan`.
+pub(super) fn shown(hop: &Hop) -> String {
+    let via = hop.via.map(|via| format!("via {via}"));
+    let dev = hop.dev.as_ref().map(|dev| format!("dev {dev}"));
+    let parts: Vec<String> = via.into_iter().chain(dev).collect();
+    parts.join(" ")
+}
+
 /// True if the way to the orchestrator is another one afterwards, or something that it stands on was changed.
 pub(crate) fn touched(before: &Ways, after: &Ways, changes: &[ObjectChange]) -> bool {
     before.hops != after.hops

@@ -82,12 +82,41 @@ pub(crate) async fn read(
     Ok(entries)
 }
 
+/// What the kernel learned from neighbours that answered, and still keeps.
+pub(crate) async fn heard(
+    kernel: &Kernel,
+    names: &Names,
+) -> Result<Vec<NeighbourState>, KernelError> {
+    let message = NeighbourMessage::default();
+    let answer = kernel
+        .dump(RouteNetlinkMessage::GetNeighbour(message))
+        .await?;
+    let learned = |m: &NeighbourMessage| {
+        !matches!(
+            m.header.state,
+            Nud::Permanent | Nud::Noarp | Nud::None | Nud::Incomplete | Nud::Failed
+        )
+    };
+    Ok(answer
+        .iter()
+        .filter_map(|m| match m {
+            RouteNetlinkMessage::NewNeighbour(m) if learned(m) => entry(m, names),
+            _ => None,
+        })
+        .collect())
+}
+
 fn parse(message: &NeighbourMessage, names: &Names) -> Option<NeighbourState> {
     let header = &message.header;
+    (header.state == Nud::Permanent || header.flags.bits() & PROXY != 0)
+        .then(|| entry(message, names))
+        .flatten()
+}
+
+fn entry(message: &NeighbourMessage, names: &Names) -> Option<NeighbourState> {
+    let header = &message.header;
     let flags = header.flags.bits();
-    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6)
-        || (header.state != Nud::Permanent && flags & PROXY == 0)
-    {
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
     }
     let address = message.attributes.iter().find_map(|a| match a {

@@ -56,6 +56,8 @@ pub struct Policy {
     pub timeout_max_s: u32,
     /// What really changes must be what was rehearsed and approved, or it is undone.
     pub effect_must_match: bool,
+    /// What would lock somebody out, as its rehearsal on this device showed, is refused.
+    pub refuse_lock_outs: bool,
     /// A repair by uplink needs an effect that this device rehearsed for exactly this script and manifest.
     pub rehearsed_only: bool,
 }
@@ -98,6 +100,7 @@ impl Default for Policy {
             deadline_max_s: 900,
             timeout_max_s: 300,
             effect_must_match: false,
+            refuse_lock_outs: false,
             rehearsed_only: true,
         }
     }

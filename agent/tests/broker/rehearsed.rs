@@ -163,7 +163,13 @@ fn a_rehearsal_has_the_digest_of_the_real_run_and_leaves_the_device_as_it_was() 
             "{}",
             effect.script.output
         );
-        assert_eq!(effect.not_rehearsed.len(), 1, "{:#?}", effect.not_rehearsed);
+        // The links' other ends are in this very namespace: nobody answers.
+        let told = &effect.not_rehearsed;
+        let silent = told
+            .iter()
+            .filter(|t| t.0.contains("nothing came back before the script either"));
+        assert_eq!(silent.count() + 1, told.len(), "{told:#?}");
+        assert!(effect.lock_outs.is_empty(), "{:?}", effect.lock_outs);
 
         let (finished, served, inverses) = real(&world, &grants, SCRIPT).await;
         assert_eq!(finished.end, End::Exited(0), "{}", said(&finished));

@@ -18,12 +18,14 @@ mod device;
 mod direct;
 mod door;
 mod faults;
+mod foreseen;
 #[path = "../broker/lab.rs"]
 #[expect(
     dead_code,
     reason = "the broker's tests use more of the router than these"
 )]
 mod lab;
+mod lockouts;
 mod prefixes;
 mod refusals;
 mod ubus;
@@ -52,6 +54,11 @@ fn main() -> ExitCode {
         .chain(direct::ALL)
         .chain(faults::ALL)
         .chain(prefixes::ALL)
+        .chain(lockouts::LOST)
+        .chain(lockouts::HELD)
+        .chain(lockouts::MORE)
+        .chain(foreseen::ALL)
+        .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aizen_protocol::outcome::{End, Stage};
+use aizen_protocol::package::Package;
 use aizen_protocol::package::manifest::Operation;
 
 use crate::device::{Device, ended, runs, until, wait_until, with_device};
@@ -113,14 +114,32 @@ fn library() -> Vec<Script> {
 
 const NETWORK: &str = "# kept by a person\n\nconfig interface 'loopback'\n\toption device 'lo'\n\nconfig interface 'lan'   # ours\n\toption proto static\n\toption ipaddr \"10.1.0.1\"\n\tlist dns '192.0.2.53'\n\nconfig interface 'wan'\n\toption proto 'dhcp'\n\nconfig interface 'wg0'\n\toption proto 'wireguard'\n\toption private_key 'cGxhbnRlZC1zZWNyZXQtb2xkLWtleS1vZi10aGUtdGVzdA=='\n";
 
+/// A package that is a script of the library.
+pub(crate) fn package(device: &Device, name: &str) -> Package {
+    let script = named(name);
+    let mut package = device.package(&script.cut(script.operations.len(), "exit 0"));
+    package.manifest.operations = script.grants;
+    package
+}
+
+/// The names of all of them.
+pub(crate) fn names() -> Vec<String> {
+    library().into_iter().map(|script| script.name).collect()
+}
+
 /// A router with files, configuration and services.
-fn router(device: &Device) -> Services {
+pub(crate) fn router(device: &Device) -> Services {
     lab::router();
     lab::ip("link add spare mtu 1400 address 02:00:00:00:00:06 type veth peer name far2");
     // A namespace takes these from the machine.
     for (key, value) in [("wan/rp_filter", "0"), ("lan/accept_redirects", "1")] {
         fs::write(Path::new("/proc/sys/net/ipv4/conf").join(key), value).unwrap();
     }
+    furnish(device)
+}
+
+/// Its files, configuration and services.
+pub(crate) fn furnish(device: &Device) -> Services {
     let etc = device.path("root/etc");
     fs::create_dir_all(etc.join("config")).unwrap();
     for (name, text) in [
@@ -144,7 +163,7 @@ fn router(device: &Device) -> Services {
 }
 
 /// Everything that a script of the library could touch.
-fn picture(device: &Device, services: &Services) -> String {
+pub(crate) fn picture(device: &Device, services: &Services) -> String {
     let mut all = lab::picture();
     for key in [
         "net/ipv4/conf/wan/rp_filter",

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::ApprovalId;
+use aizen_protocol::key::PublicKey;
 use aizen_protocol::package::Package;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -16,7 +18,7 @@ use crate::app::App;
 use crate::approve::{self, ApproveError, Counted};
 use crate::clock;
 use crate::store::approvals::Approval;
-use crate::store::{StoreError, approvals};
+use crate::store::{StoreError, approvals, devices, proposals};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +37,12 @@ pub(crate) struct Shown {
     pub(crate) package: Option<Package>,
     /// The script as text.
     pub(crate) script: Option<String>,
+    /// The effect as the device signed it; of one question alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rehearsed: Option<Envelope>,
+    /// The key with which the device signs, as this server has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_key: Option<PublicKey>,
 }
 
 fn shown(approval: Approval) -> Shown {
@@ -45,6 +53,8 @@ fn shown(approval: Approval) -> Shown {
         script: script.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         package,
         approval,
+        rehearsed: None,
+        device_key: None,
     }
 }
 
@@ -73,13 +83,20 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, ApiError> {
     let id = named(&id)?;
-    let approval = app
+    let question = app
         .store
         .transact(move |tx| {
-            approvals::by_id(tx, &id)?.ok_or(ApiError::Approve(ApproveError::Unknown(id)))
+            let approval =
+                approvals::by_id(tx, &id)?.ok_or(ApiError::Approve(ApproveError::Unknown(id)))?;
+            let device = devices::by_id(tx, &approval.device)?;
+            Ok::<_, ApiError>(Shown {
+                rehearsed: proposals::effect_envelope(tx, &approval.proposal)?,
+                device_key: device.map(|device| device.result_key),
+                ..shown(approval)
+            })
         })
         .await?;
-    Ok(Json(shown(approval)))
+    Ok(Json(question))
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::devices::Known;
 use super::failure::Failure;
 use super::{print, print_json, show};
 use crate::api::approvals::Shown;
@@ -24,6 +25,9 @@ pub(super) struct Approve {
     /// Your private key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// The keys of the devices that you know; beside your key if none is named. A new device is added.
+    #[arg(long, value_name = "FILE")]
+    devices: Option<PathBuf>,
     /// Sign without asking.
     #[arg(long)]
     yes: bool,
@@ -42,12 +46,24 @@ impl Approve {
     pub(super) async fn run(self, client: &Client, json: bool) -> anyhow::Result<()> {
         let key = read_key(&self.key)?;
         let shown: Shown = client.get(&format!("/approvals/{}", self.id)).await?;
+        let known = Known::beside(&self.key, self.devices);
+        let first = known.believe(&shown)?;
         let message = examine(&shown)?;
         if !json {
+            if let Some(key) = &first {
+                let id = key.id();
+                print(&format!(
+                    "The first effect of {}: it is signed with {id}, which is the device's key for you from now on.\n",
+                    shown.approval.device
+                ))?;
+            }
             print(&show::question(&shown)?)?;
         }
         if !self.yes {
             ask(&key)?;
+        }
+        if let Some(key) = first {
+            known.add(&shown.approval.device, key)?;
         }
         let signature = STANDARD.encode(key.sign(&message));
         let path = format!("/approvals/{}/signatures", self.id);
@@ -92,6 +108,12 @@ fn examine(shown: &Shown) -> Result<Vec<u8>, Failure> {
         return Err(refused(
             "not_what_is_shown",
             "the package was not composed for the effect that the server shows",
+        ));
+    }
+    if approval.risk != approval.effect.risk.max(package.manifest.risk()) {
+        return Err(refused(
+            "not_what_is_shown",
+            "the server shows another risk than the effect and the manifest have",
         ));
     }
     if !for_this_device {

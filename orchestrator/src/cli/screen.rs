@@ -76,6 +76,7 @@ pub(super) fn effect(effect: &Effect) -> String {
         text.push_str("  ! the device's own way to the orchestrator is touched\n");
     }
     for (label, lines) in [
+        ("LOCK-OUT", &effect.lock_outs),
         (
             "not declared, so the device undoes all of it",
             &effect.undeclared,

@@ -156,6 +156,17 @@ pub(crate) fn shown(
     Ok(())
 }
 
+/// What the device signed when it showed the effect.
+pub(crate) fn effect_envelope(
+    tx: &Transaction<'_>,
+    id: &ProposalId,
+) -> Result<Option<Envelope>, StoreError> {
+    let sql = "SELECT effect_envelope FROM proposals WHERE id = ?1";
+    let read = |row: &Row<'_>| row.get::<_, Option<Json<_>>>(0);
+    let envelope = tx.query_row(sql, [Plain(id)], read).optional()?;
+    Ok(envelope.flatten().map(|json| json.0))
+}
+
 /// The proposal ended, or waits for another attempt (`Rehearsing`).
 pub(crate) fn reach(
     tx: &Transaction<'_>,

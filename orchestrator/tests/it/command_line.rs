@@ -226,6 +226,63 @@ async fn a_person_sees_the_effect_and_is_asked_before_anything_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_the_device_did_not_sign_is_not_approved() {
+    let fleet = Fleet::start().await;
+    let mut device = Device::enrolled_in(&fleet).await;
+    let (mut link, _) = device.connect(&fleet).await;
+    let approval = until_asked(&fleet, &mut device, &mut link).await;
+    let id = approval["id"].as_str().unwrap();
+    let approve = async || {
+        fleet
+            .command(&["approve", id, "--key", "anna.key", "--yes"])
+            .await
+    };
+    let refused = async |why: &str| {
+        let answer = approve().await;
+        assert_eq!(code(&answer), Some(4), "{}", errors(&answer));
+        let said = errors(&answer);
+        assert!(said.contains(why), "{why} is missing in {said}");
+        assert_eq!(fleet.audited("signed").await, 0);
+    };
+    let database = rusqlite::Connection::open(fleet.data().database()).unwrap();
+    database
+        .busy_timeout(std::time::Duration::from_secs(30))
+        .unwrap();
+    let effect: String = database
+        .query_row("SELECT effect FROM approvals WHERE id = ?1", [id], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let set = |text: &str| {
+        database
+            .execute("UPDATE approvals SET effect = ?2 WHERE id = ?1", [id, text])
+            .unwrap()
+    };
+    // A server that makes an effect look harmless.
+    assert!(effect.contains(r#""not_rehearsed":[]"#), "{effect}");
+    set(&effect.replace(
+        r#""not_rehearsed":[]"#,
+        r#""not_rehearsed":["all is well"]"#,
+    ));
+    refused("another effect than the device signed").await;
+    set(&effect);
+    // A server that signs in the device's place.
+    let known = fleet.path("anna.key.devices");
+    let stranger = aizen_protocol::key::PrivateKey::generate()
+        .unwrap()
+        .public();
+    let name = approval["device"].as_str().unwrap();
+    let other = serde_json::json!({ name: stranger }).to_string();
+    std::fs::write(&known, other).unwrap();
+    refused("you know it by").await;
+    std::fs::remove_file(&known).unwrap();
+
+    let signed = approve().await;
+    assert_eq!(code(&signed), Some(0), "{}", errors(&signed));
+    assert!(std::fs::read_to_string(&known).unwrap().contains(name));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_proposal_is_rehearsed_and_asked_about() {
     let fleet = Fleet::start().await;
     let device = Device::enrolled_in(&fleet).await;

@@ -8,8 +8,8 @@ use aizen_protocol::effect::{
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::{ChangeId, Digest, RoundId};
 use aizen_protocol::outcome::{End, Isolation, Outcome, Stage, Step};
-use aizen_protocol::package::Package;
 use aizen_protocol::package::manifest::Risk;
+use aizen_protocol::package::{Package, Rehearsal};
 use aizen_protocol::record::{
     Address, Body, DnsAnswer, DnsProbe, Forwarding, Link, OperState, Profile, Reach, ReachRole,
     Record, Resolvers, Role, Round, Route, Trigger,
@@ -176,6 +176,7 @@ pub(crate) fn effect() -> Effect {
         }],
         undeclared: vec![],
         not_rehearsed: vec![],
+        lock_outs: Vec::new(),
         irreversible: vec![],
         management_path: false,
         risk: Risk::Low,
@@ -193,9 +194,15 @@ pub(crate) fn rehearsed(device: &Device, rehearsal: &Envelope, effect: Effect) -
     let answer = Rehearsed {
         device: device.enrolled.device.clone(),
         package: Digest::of(&rehearsal.unverified_payload().unwrap()),
+        deed: deed(rehearsal),
         result: RehearsalResult::Effect(effect),
     };
     serde_json::to_vec(&answer).unwrap()
+}
+
+fn deed(rehearsal: &Envelope) -> Option<Digest> {
+    let payload = rehearsal.unverified_payload().unwrap();
+    Some(Rehearsal::parse(&payload).unwrap().0.deed().unwrap())
 }
 
 pub(crate) fn confirmation(device: &Device, package: &Envelope, change: &ChangeId) -> Confirmation {
@@ -224,6 +231,7 @@ pub(crate) fn outcome(device: &Device, package: &Envelope, end: End) -> Outcome 
         script: None,
         effect: Some(effect()),
         approved_effect: form.effect,
+        approved_changes: form.effect.map(|_| effect().changes_digest()),
         isolation: Isolation::default(),
         probes: vec![],
         state_before: Some(Digest::of(b"before")),

@@ -197,6 +197,7 @@ fn an_effect_keeps_its_diff_and_loses_its_values() {
         }],
         undeclared: vec![],
         not_rehearsed: vec![],
+        lock_outs: Vec::new(),
         irreversible: vec![],
         management_path: false,
         risk: Risk::Low,

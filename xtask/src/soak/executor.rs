@@ -1,4 +1,4 @@
-//! The executor's own tests, with those that take long (`agent/tests/executor/{faults,prefixes}.rs`).
+//! The executor's own tests, with those that take long (`agent/tests/executor/{faults,foreseen,prefixes}.rs`).
 
 use std::process::Command;
 
