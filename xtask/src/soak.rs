@@ -83,7 +83,10 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
         .context("can't watch for Ctrl-C")?;
     packages::ensure(&mut say)?;
-    if !matches!(command, SoakCommand::Faults | SoakCommand::Prefixes | SoakCommand::Foreseen) {
+    if !matches!(
+        command,
+        SoakCommand::Faults | SoakCommand::Prefixes | SoakCommand::Foreseen
+    ) {
         packages::ensure_all(vm::NEEDED, &mut say)?;
         build::programs()?;
     }

@@ -13,7 +13,6 @@ use aizen_sandbox::{End, Finished, Profile, ReadBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::lockout::Judged;
 use super::look::{self, Watched};
 use super::replica::{self, Original};
 use super::way::{self, Ways};
@@ -113,6 +112,7 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
         "net.ipv4.conf.all.arp_ignore",
         "net.ipv4.conf.all.arp_filter",
         "net.ipv4.conf.all.src_valid_mark",
+        "net.ipv4.conf.all.promote_secondaries",
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
@@ -241,14 +241,8 @@ async fn run(
     let mut replica = replica::enter(original)
         .await
         .map_err(build("replicate the network"))?;
-    let watched = if look::matters(&request.grants) {
-        let named = look::named(&request.root, scope);
-        Watched::begin(&mut replica, &request, original, named)
-            .await
-            .map_err(build("try the ways that must hold"))?
-    } else {
-        None
-    };
+    let named = look::named(&request.root, scope);
+    let watched = Watched::begin(&mut replica, &request, original, named).await;
     let world = World::shadow(root, original.services.clone());
     let network = || async {
         Network::read(&replica.kernel)
@@ -280,31 +274,10 @@ async fn run(
         // Not known is not safe.
         _ => !served.changes.is_empty(),
     };
-    let judged = match watched {
-        Some(watched) => {
-            let named = look::left(&world.root, &request.root, scope);
-            watched
-                .end(&replica, named, &served.changes)
-                .await
-                .map_err(build("try the ways that must hold"))?
-        }
-        None => Judged::default(),
-    };
+    let named = look::left(&world.root, &request.root, scope);
+    let judged = look::end(watched, &replica, named, &served.changes).await;
     let management_path = management_path || judged.management;
-    let mut not_rehearsed = vec![Text(
-        "whether anything answers: nobody is at the other end of the shadow's links".to_owned(),
-    )];
-    let deeds = served
-        .changes
-        .iter()
-        .filter(|c| c.kind == ObjectKind::Service);
-    not_rehearsed.extend(deeds.map(|c| Text(format!("service {}: recorded, not done", c.object))));
-    let tunnels = served
-        .changes
-        .iter()
-        .filter(|c| c.kind == ObjectKind::Wireguard);
-    not_rehearsed
-        .extend(tunnels.map(|c| Text(format!("wireguard {}: recorded, not done", c.object))));
+    let mut not_rehearsed = unseen(&served.changes);
     not_rehearsed.extend(judged.not_judged.into_iter().map(Text));
     not_rehearsed.extend(replica.notes.iter().map(|note| Text(note.clone())));
     Ok(Effect {
@@ -320,6 +293,19 @@ async fn run(
         lock_outs: judged.lock_outs,
         script: script_run(finished),
     })
+}
+
+/// What a shadow never shows of such changes.
+fn unseen(changes: &[ObjectChange]) -> Vec<Text> {
+    let nobody = "whether anything answers: nobody is at the other end of the shadow's links";
+    let recorded = |kind: ObjectKind, name: &'static str| {
+        let of_kind = changes.iter().filter(move |c| c.kind == kind);
+        of_kind.map(move |c| Text(format!("{name} {}: recorded, not done", c.object)))
+    };
+    std::iter::once(Text(nobody.to_owned()))
+        .chain(recorded(ObjectKind::Service, "service"))
+        .chain(recorded(ObjectKind::Wireguard, "wireguard"))
+        .collect()
 }
 
 fn profile(request: &ShadowRequest, root: &Path, broker: std::os::fd::OwnedFd) -> Profile {
