@@ -517,7 +517,7 @@ mod tests {
         };
         let stopped = service("dnsmasq", "stopped");
         let lost = |changes: &[ObjectChange]| judged(&fine, &fine, changes).lock_outs.len();
-        assert_eq!(lost(&[stopped.clone()]), 1);
+        assert_eq!(lost(std::slice::from_ref(&stopped)), 1);
         assert_eq!(lost(&[stopped.clone(), service("unbound", "running")]), 0);
         assert_eq!(lost(&[stopped, service("dnsmasq", "running")]), 0);
         assert_eq!(lost(&[service("chrony", "stopped")]), 0);

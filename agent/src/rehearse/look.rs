@@ -31,8 +31,26 @@ pub(super) struct Watched {
     listening: Vec<IpAddr>,
 }
 
+/// Tries the ways again after the script. Ways that can't be tried are told, and don't end the rehearsal.
+pub(super) async fn end(
+    watched: io::Result<Option<Watched>>,
+    replica: &Replica,
+    named: Vec<IpAddr>,
+    changes: &[ObjectChange],
+) -> Judged {
+    let judged = match watched {
+        Ok(Some(watched)) => watched.end(replica, named, changes).await,
+        Ok(None) => Ok(Judged::default()),
+        Err(error) => Err(error),
+    };
+    judged.unwrap_or_else(|error| Judged {
+        not_judged: vec![format!("whether somebody is locked out: {error}")],
+        ..Judged::default()
+    })
+}
+
 /// True if one of the operations can take a way: files of no resolver, services and configuration alone can't.
-pub(super) fn matters(grants: &[Operation]) -> bool {
+fn matters(grants: &[Operation]) -> bool {
     grants.iter().any(|grant| match grant {
         Operation::Uci(_) => false,
         Operation::Service(_) => true,
@@ -53,6 +71,9 @@ impl Watched {
         original: &Original,
         named: Vec<IpAddr>,
     ) -> io::Result<Option<Self>> {
+        if !request.powers.any() && !matters(&request.grants) {
+            return Ok(None);
+        }
         let Some((kernel, namespace)) = replica.outside.take() else {
             return Ok(None);
         };
@@ -109,7 +130,7 @@ impl Watched {
     }
 
     /// Tries them again after the script and compares. `named` are the resolvers that it left.
-    pub(super) async fn end(
+    async fn end(
         mut self,
         replica: &Replica,
         named: Vec<IpAddr>,

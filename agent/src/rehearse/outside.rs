@@ -32,6 +32,8 @@ const SCOPE_HOST: u8 = 254;
 const TAKE_ALL: u32 = 100;
 /// Links that are answered on.
 const LINKS: usize = 32;
+/// Jobs that wait.
+const JOBS: usize = 16;
 /// Neighbours of one link.
 const NEIGHBOURS: usize = 64;
 
@@ -125,7 +127,7 @@ pub(super) struct Outside {
     /// Links of the device as they were.
     links: Vec<LinkState>,
     known: Neighbours,
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Outside {
@@ -138,7 +140,7 @@ impl Outside {
         ports: &BTreeSet<u16>,
     ) -> io::Result<Self> {
         let ends = link::read(&kernel).await.map_err(io::Error::other)?;
-        let (jobs, taken) = mpsc::unbounded_channel();
+        let (jobs, taken) = mpsc::channel(JOBS);
         let outside = Self {
             names: Names::of(&ends),
             kernel,
@@ -406,6 +408,7 @@ impl Outside {
         if self
             .jobs
             .send(Job::Resolve(addresses.to_vec(), done))
+            .await
             .is_ok()
         {
             // A thread that ended answers nothing, and that shows.
@@ -423,7 +426,7 @@ impl Outside {
                 to,
                 heard,
             };
-            if self.jobs.send(job).is_ok() {
+            if self.jobs.send(job).await.is_ok() {
                 return answer.await.unwrap_or(Heard::Silence);
             }
         }
@@ -467,7 +470,7 @@ fn live(
     links: &[String],
     ports: &BTreeSet<u16>,
     ready: oneshot::Sender<()>,
-    mut jobs: mpsc::UnboundedReceiver<Job>,
+    mut jobs: mpsc::Receiver<Job>,
 ) -> io::Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

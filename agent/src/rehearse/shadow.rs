@@ -13,7 +13,6 @@ use aizen_sandbox::{End, Finished, Profile, ReadBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::lockout::Judged;
 use super::look::{self, Watched};
 use super::replica::{self, Original};
 use super::way::{self, Ways};
@@ -121,6 +120,7 @@ async fn look(scope: &Scope, world: &World) -> io::Result<Original> {
         "net.ipv4.conf.all.arp_ignore",
         "net.ipv4.conf.all.arp_filter",
         "net.ipv4.conf.all.src_valid_mark",
+        "net.ipv4.conf.all.promote_secondaries",
     ] {
         patterns.extend(SysctlKey::parse(key).iter().flat_map(SysctlKey::moves));
     }
@@ -249,14 +249,8 @@ async fn run(
     let mut replica = replica::enter(original)
         .await
         .map_err(build("replicate the network"))?;
-    let watched = if request.powers.any() || look::matters(&request.grants) {
-        let named = look::named(&request.root, scope);
-        Watched::begin(&mut replica, &request, original, named)
-            .await
-            .map_err(build("try the ways that must hold"))?
-    } else {
-        None
-    };
+    let named = look::named(&request.root, scope);
+    let watched = Watched::begin(&mut replica, &request, original, named).await;
     let world = World::shadow(root, original.services.clone());
     let network = || async {
         Network::read(&replica.kernel)
@@ -277,16 +271,8 @@ async fn run(
         // Not known is not safe.
         _ => !served.changes.is_empty(),
     };
-    let judged = match watched {
-        Some(watched) => {
-            let named = look::left(&world.root, &request.root, scope);
-            watched
-                .end(&replica, named, &served.changes)
-                .await
-                .map_err(build("try the ways that must hold"))?
-        }
-        None => Judged::default(),
-    };
+    let named = look::left(&world.root, &request.root, scope);
+    let judged = look::end(watched, &replica, named, &served.changes).await;
     let management_path = management_path || judged.management;
     let not_rehearsed = not_rehearsed(&request, &served.changes, judged.not_judged, &replica.notes);
     Ok(Effect {

@@ -63,7 +63,8 @@ fn foreseen(name: &str) {
         let before = prefixes::picture(&device, &services);
         let mut package = prefixes::package(&device, name);
         let (rehearsed, approved) = rehearse(&device, &package).await;
-        assert_eq!(rehearsed.script.end, ScriptEnd::Exited(0), "{name}");
+        let said = &rehearsed.script.output;
+        assert_eq!(rehearsed.script.end, ScriptEnd::Exited(0), "{name}: {said}");
         let now = prefixes::picture(&device, &services);
         assert_eq!(before, now, "{name} was only rehearsed");
 
