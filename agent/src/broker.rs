@@ -24,6 +24,8 @@ use crate::rollback::wireguard::WireguardError;
 mod address;
 pub(crate) mod describe;
 mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod grant;
 mod link;
 mod neighbour;

@@ -23,8 +23,10 @@ mod faults;
     reason = "the broker's tests use more of the router than these"
 )]
 mod lab;
+mod loops;
 mod prefixes;
 mod refusals;
+mod rounds;
 mod ubus;
 
 use std::process::ExitCode;
@@ -49,6 +51,9 @@ fn main() -> ExitCode {
         .chain(abuse::ALL)
         .chain(faults::ALL)
         .chain(prefixes::ALL)
+        .chain(loops::ALL)
+        .chain(rounds::ALL)
+        .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()
