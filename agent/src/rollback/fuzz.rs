@@ -31,7 +31,8 @@ pub fn checkpoint(bytes: &[u8]) {
         let text = serde_json::to_vec(&checkpoint).unwrap_or_default();
         let again = serde_json::from_slice::<Checkpoint>(&text).map(|again| again.digest());
         assert_eq!(again.ok(), Some(checkpoint.digest()));
-        drop(checkpoint.persistent().digest());
+        let files = checkpoint.persistent();
+        assert_eq!(files.persistent().digest(), files.digest());
     }
 }
 
@@ -92,7 +93,7 @@ pub fn uci(bytes: &[u8]) {
     for edit in [
         Edit::Set(value.clone()),
         Edit::AddList(value.clone()),
-        Edit::DelList(value.clone()),
+        Edit::DelList(value),
         Edit::Delete,
     ] {
         let Ok(parsed) = File::parse(file) else {

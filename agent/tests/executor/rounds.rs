@@ -164,7 +164,7 @@ impl Tally {
 /// Runs lanes beside each other; gives how many rounds broke an invariant.
 fn run(lanes: &[Lane]) -> u64 {
     let since = Instant::now();
-    let (lines_tx, lines) = mpsc::channel();
+    let (lines_tx, lines) = mpsc::sync_channel(256);
     let mut children = Vec::new();
     for lane in lanes {
         let mut child = start(*lane);

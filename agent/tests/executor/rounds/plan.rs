@@ -35,8 +35,8 @@ impl Lots {
         self.below(10_000) as f64 / 10_000.0
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 }
 
@@ -166,10 +166,10 @@ fn misfortune(lots: &mut Lots) -> Misfortune {
         88..91 => Misfortune::Stopped { at },
         91..98 => Misfortune::Full {
             at: if lots.percent(20) { 0.0 } else { at },
-            left: *lots.pick(&[0, 4096, 16 << 10, 64 << 10, 512 << 10]),
+            left: lots.pick(&[0, 4096, 16 << 10, 64 << 10, 512 << 10]),
         },
         _ => Misfortune::Refused {
-            call: *lots.pick(&[
+            call: lots.pick(&[
                 "fdatasync",
                 "fsync",
                 "write",
@@ -178,7 +178,7 @@ fn misfortune(lots: &mut Lots) -> Misfortune {
                 "linkat",
                 "unlinkat",
             ]),
-            error: *lots.pick(&["error=EIO", "error=ENOSPC", "signal=KILL"]),
+            error: lots.pick(&["error=EIO", "error=ENOSPC", "signal=KILL"]),
             number: 1 + lots.below(40),
         },
     }
@@ -404,7 +404,7 @@ fn table(lots: &mut Lots) -> Drawn {
 }
 
 fn parameter(lots: &mut Lots) -> Drawn {
-    let (key, value) = *lots.pick(&[
+    let (key, value) = lots.pick(&[
         ("net.ipv4.conf.wan.rp_filter", "2"),
         ("net.ipv4.conf.lan.accept_redirects", "0"),
         ("net.ipv4.tcp_rmem", "4096 131072 8388608"),
@@ -474,7 +474,7 @@ fn uci(lots: &mut Lots) -> Drawn {
 }
 
 fn service(lots: &mut Lots) -> Drawn {
-    let (deed, name) = *lots.pick(&[
+    let (deed, name) = lots.pick(&[
         ("restart", "dnsmasq"),
         ("stop", "dnsmasq"),
         ("start", "unbound"),
