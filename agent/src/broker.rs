@@ -25,6 +25,8 @@ mod address;
 pub(crate) mod describe;
 pub(crate) mod direct;
 mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod grant;
 mod link;
 mod neighbour;

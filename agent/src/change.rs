@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;
 
+pub mod attempts;
 pub mod event;
 pub mod recovery;
 pub mod state;
@@ -26,6 +27,7 @@ pub use event::{Admission, Cause, ConfirmedBy, Event};
 pub use recovery::Recovery;
 pub use state::State;
 
+use attempts::Attempts;
 use state::{Applied, Armed, Ended, Probing, Reported, RollingBack, Running, Snapshotted, Undo};
 
 /// A moment on every clock that matters: the wall's for people, the boot's for deadlines.
@@ -56,6 +58,7 @@ pub struct Change {
     admission: Admission,
     steps: Vec<Step>,
     state: State,
+    attempts: Attempts,
 }
 
 impl Change {
@@ -70,6 +73,7 @@ impl Change {
             admission,
             steps,
             state: State::Admitted,
+            attempts: Attempts::default(),
         }
     }
 
@@ -89,6 +93,12 @@ impl Change {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.state.stage()
+    }
+
+    /// The recoveries of it that began and brought it to no end.
+    #[must_use]
+    pub fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Its way there.
@@ -126,6 +136,12 @@ impl Change {
     /// # Errors
     /// [`IllegalTransition`]; the change is then as before.
     pub fn apply(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalTransition> {
+        if let Event::Recovering { boot } = event
+            && self.is_open()
+        {
+            self.attempts.begin(boot.clone());
+            return Ok(());
+        }
         let next = self.next(event).ok_or(IllegalTransition {
             from: self.stage(),
             event: event.name(),

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aizen_protocol::{limit, strict};
 use nix::sys::stat::{Mode, umask};
@@ -159,13 +160,24 @@ impl Connection {
     }
 }
 
+/// True if somebody answers there for longer than a dying process can: a child that a killed one was just starting holds
+/// its sockets until it is another program, or dead.
+fn is_served(path: &Path) -> bool {
+    (0..20).all(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::os::unix::net::UnixStream::connect(path).is_ok()
+    })
+}
+
 /// Listens on a socket path with the given mode; a socket file left behind by a dead process is replaced, a living
 /// one is not.
 ///
 /// # Errors
 /// `AddrInUse` if somebody answers there; otherwise what the kernel says.
 pub fn listen(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         return Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             format!(

@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::control::Guests;
-use crate::execute;
 use crate::report::ReportError;
 use crate::rollback::SealError;
 use crate::store::StoreError;
+use crate::{execute, notify};
 
 pub(crate) mod admission;
 pub(crate) mod closing;
@@ -154,12 +154,16 @@ pub async fn run(
     idle_exit: Option<Duration>,
 ) -> Result<(), ExecutorError> {
     let shared = Rc::new(Shared::open(settings)?);
-    crate::recover::recover(&shared).await?;
-    measure_isolation(&shared).await;
+    alive_during(async {
+        crate::recover::recover(&shared).await?;
+        measure_isolation(&shared).await;
+        Ok::<(), ExecutorError>(())
+    })
+    .await?;
     let socket = |source| ExecutorError::Socket { source };
     listener.set_nonblocking(true).map_err(socket)?;
     let listener = UnixListener::from_std(listener).map_err(socket)?;
-    serve(shared, listener, idle_exit).await
+    alive_during(serve(shared, listener, idle_exit)).await
 }
 
 async fn measure_isolation(shared: &Shared) {
@@ -168,6 +172,26 @@ async fn measure_isolation(shared: &Shared) {
         Ok(found) => *shared.isolation.borrow_mut() = execute::attempt::isolation(found),
         // Level 0 stands: every package is refused.
         Err(error) => tracing::error!(%error, "the sandbox could not be tried"),
+    }
+}
+
+/// Tells the service manager's watchdog that the loop turns, for as long as `work` takes. It is this loop that says so
+/// and nobody else: one that hangs is ended, and the next start undoes what hung.
+async fn alive_during<T>(work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut due = notify::interval().map(tokio::time::interval);
+    loop {
+        tokio::select! {
+            ended = &mut work => return ended,
+            () = beat(&mut due) => notify::alive(),
+        }
+    }
+}
+
+async fn beat(due: &mut Option<tokio::time::Interval>) {
+    match due {
+        Some(due) => drop(due.tick().await),
+        None => std::future::pending().await,
     }
 }
 

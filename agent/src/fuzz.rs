@@ -16,9 +16,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::own::*;
+pub use crate::broker::fuzz::*;
 pub use crate::collect::fuzz::*;
 pub use crate::door::fuzz::*;
 pub use crate::probe::fuzz::*;
+pub use crate::rollback::fuzz::*;
 
 /// A decoder under test; the name is also the target's in `fuzz/targets` and the folder's in `fuzz/seeds`.
 pub type Entry = (&'static str, fn(&[u8]));
@@ -27,7 +29,10 @@ pub type Entry = (&'static str, fn(&[u8]));
 pub const ENTRIES: &[Entry] = &[
     ("arp", arp),
     ("attributes", attributes),
+    ("broker", broker),
     ("certificate", certificate),
+    ("change_journal", change_journal),
+    ("checkpoint", checkpoint),
     ("configuration", configuration),
     ("conntrack", conntrack),
     ("dbus", dbus),
@@ -53,6 +58,7 @@ pub const ENTRIES: &[Entry] = &[
     ("manifest", manifest),
     ("mountinfo", mountinfo),
     ("neighbour", neighbour),
+    ("nft_listing", nft_listing),
     ("package", package),
     ("pppoe", pppoe),
     ("pressure", pressure),
@@ -64,6 +70,7 @@ pub const ENTRIES: &[Entry] = &[
     ("route", route),
     ("router_advertisement", router_advertisement),
     ("sanitizer", sanitizer),
+    ("sealed", sealed),
     ("sfp", sfp),
     ("sntp", sntp),
     ("sock_diag", sock_diag),
@@ -71,7 +78,9 @@ pub const ENTRIES: &[Entry] = &[
     ("softnet", softnet),
     ("stat", stat),
     ("syslog", syslog),
+    ("trust", trust),
     ("ubus", ubus),
+    ("uci", uci),
     ("url", url),
     ("wireguard", wireguard),
     ("wireless", wireless),

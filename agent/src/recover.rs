@@ -1,15 +1,17 @@
 //! Early in boot, and first at every start of the executor: whatever the journal leaves open is undone and reported.
 
+use crate::change::attempts::Next;
 use crate::change::{Cause, Event, Recovery};
 use crate::executor::closing::{self, Evidence};
 use crate::executor::shared::Shared;
 use crate::executor::{ExecutorError, Settings};
 use aizen_protocol::id::ChangeId;
+use aizen_protocol::outcome::{End, Stage};
 
 /// What a recovery did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// The change that was open, and what was done with it; none if nothing was open.
+    /// The change that was open, and what was done with it; none if nothing was open, or nothing is tried any more.
     pub change: Option<(ChangeId, Recovery)>,
 }
 
@@ -21,31 +23,98 @@ pub async fn run(settings: Settings) -> Result<Recovered, ExecutorError> {
     recover(&Shared::open(settings)?).await
 }
 
-/// Recovers. Repeatable: an interruption of it is recovered by the next one.
+/// Recovers. Repeatable: an interruption of it is recovered by the next one, but not for ever.
 pub(crate) async fn recover(shared: &Shared) -> Result<Recovered, ExecutorError> {
-    let open = {
-        let ledger = shared.ledger.borrow();
-        ledger
-            .open_change()
-            .map(|c| (c.admission().clone(), c.recovery(), c.stage()))
-    };
-    let Some((admission, recovery, stage)) = open else {
+    let Some(open) = Open::of(shared) else {
         return Ok(Recovered { change: None });
     };
-    let change = admission.change.clone();
-    tracing::warn!(%change, ?stage, ?recovery, "found an open change");
-    shared.remember_admission(&admission)?;
-    let mut evidence = Evidence::default();
-    let cause = Cause::Crash { stage };
-    match recovery {
-        Recovery::Nothing | Recovery::Report(_) => {}
-        Recovery::Interrupt => shared.record(&change, Event::Interrupted { cause })?,
-        Recovery::RollBack => {
-            closing::roll_back(shared, &change, cause, &mut evidence).await?;
+    let (change, died) = (open.change.clone(), open.died);
+    tracing::warn!(%change, stage = ?open.stage, recovery = ?open.recovery, "found an open change");
+    let recovery = match open.next {
+        Next::Try => {
+            let boot = shared.boot.clone();
+            // What can't be counted is put back all the same; the journal says so again when it is asked to hold that.
+            if let Err(error) = shared.record(&change, Event::Recovering { boot }) {
+                tracing::error!(%change, %error, "an attempt is not counted");
+            }
+            let mut evidence = Evidence::default();
+            open.remember(shared)?;
+            match open.recovery {
+                Recovery::Nothing | Recovery::Report(_) => {}
+                Recovery::Interrupt => open.interrupt(shared)?,
+                Recovery::RollBack => {
+                    closing::roll_back(shared, &change, open.cause(), &mut evidence).await?;
+                }
+            }
+            closing::report(shared, &change, evidence)?;
+            open.recovery
         }
-    }
-    closing::report(shared, &change, evidence)?;
+        Next::GiveUp => {
+            tracing::error!(%change, died, "undoing it died again and again: it is not tried any more");
+            closing::give_up(shared, &change, open.cause(), died)?;
+            open.remember(shared)?;
+            closing::report(shared, &change, Evidence::default())?;
+            Recovery::Report(End::RollbackIncomplete)
+        }
+        Next::Hold => {
+            tracing::error!(%change, died, "its end could not be told: other changes wait until it is");
+            return Ok(Recovered { change: None });
+        }
+    };
     Ok(Recovered {
         change: Some((change, recovery)),
     })
+}
+
+/// Tells the end of a change that a start left open because telling it died.
+pub(crate) fn tell_held(shared: &Shared) -> Result<(), ExecutorError> {
+    let Some(open) = Open::of(shared).filter(|open| open.next == Next::Hold) else {
+        return Ok(());
+    };
+    open.remember(shared)?;
+    if open.recovery == Recovery::Interrupt {
+        open.interrupt(shared)?;
+    }
+    closing::report(shared, &open.change, Evidence::default())?;
+    Ok(())
+}
+
+/// A change whose outcome is not stored.
+struct Open {
+    change: ChangeId,
+    admission: crate::change::Admission,
+    recovery: Recovery,
+    stage: Stage,
+    next: Next,
+    died: usize,
+}
+
+impl Open {
+    fn of(shared: &Shared) -> Option<Self> {
+        let ledger = shared.ledger.borrow();
+        let open = ledger.open_change()?;
+        let recovery = open.recovery();
+        Some(Self {
+            change: open.admission().change.clone(),
+            admission: open.admission().clone(),
+            recovery,
+            stage: open.stage(),
+            next: open.attempts().next(recovery, &shared.boot),
+            died: open.attempts().died(),
+        })
+    }
+
+    fn cause(&self) -> Cause {
+        Cause::Crash { stage: self.stage }
+    }
+
+    /// The crash may have come between the journal and the memory of packages.
+    fn remember(&self, shared: &Shared) -> Result<(), ExecutorError> {
+        shared.remember_admission(&self.admission)
+    }
+
+    fn interrupt(&self, shared: &Shared) -> Result<(), ExecutorError> {
+        let cause = self.cause();
+        Ok(shared.record(&self.change, Event::Interrupted { cause })?)
+    }
 }

@@ -5,6 +5,8 @@ mod beyond;
 pub(crate) mod checkpoint;
 pub(crate) mod difference;
 pub(crate) mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub(crate) mod inverse;
 pub mod journal;
 pub(crate) mod kernel;
@@ -26,7 +28,7 @@ pub use file::{FileError, FileState};
 pub use inverse::Inverse;
 pub use kernel::KernelError;
 pub use nft::NftError;
-pub use restore::{Restored, restore};
+pub use restore::{Restored, restore, undo_alone};
 pub use seal::SealError;
 pub use service::ServiceError;
 pub use sysctl::InvalidSysctl;

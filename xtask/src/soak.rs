@@ -22,6 +22,8 @@ pub(crate) enum SoakCommand {
     Prefixes,
     /// Rehearse every repair script of the library, apply it, and compare what was shown with what happened
     Foreseen,
+    /// Random scripts, ends and misfortunes, round after round; the invariants of a change are looked at after each
+    Rounds(RoundsArgs),
     /// Cut the power of a device in the middle of changes, and look what it is afterwards
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
@@ -30,6 +32,22 @@ pub(crate) enum SoakCommand {
     Units(UnitsArgs),
     /// Run scenarios of the fault lab under Debian's kernel; those that other kernels lack something for, without names
     Lab(LabArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct RoundsArgs {
+    /// Rounds
+    #[arg(long, default_value_t = 200)]
+    rounds: u64,
+    /// Repeat a run: the seed that it printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The number of the first round
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Devices beside each other
+    #[arg(long, default_value_t = 4)]
+    lanes: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -83,10 +101,14 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     ctrlc::set_handler(|| wait::INTERRUPTED.store(true, Ordering::SeqCst))
         .context("can't watch for Ctrl-C")?;
     packages::ensure(&mut say)?;
-    if !matches!(
+    let in_namespaces = matches!(
         command,
-        SoakCommand::Faults | SoakCommand::Prefixes | SoakCommand::Foreseen
-    ) {
+        SoakCommand::Faults
+            | SoakCommand::Foreseen
+            | SoakCommand::Prefixes
+            | SoakCommand::Rounds(_)
+    );
+    if !in_namespaces {
         packages::ensure_all(vm::NEEDED, &mut say)?;
         build::programs()?;
     }
@@ -95,6 +117,10 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
         SoakCommand::Faults => executor::run("_at_each_write_"),
         SoakCommand::Prefixes => executor::run("from_every_prefix_of_every_repair"),
         SoakCommand::Foreseen => executor::run("the_rehearsal_of_every_repair"),
+        SoakCommand::Rounds(args) => {
+            let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
+            executor::rounds(seed, args.from, args.rounds, args.lanes)
+        }
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
         SoakCommand::Units(args) => look_at_units(args, folder.path()),

@@ -161,7 +161,7 @@ fn receive(door: &UnixDatagram) -> io::Result<Option<OwnedFd>> {
 }
 
 /// A request as it came.
-type Request = Result<(Operation, Vec<u8>), String>;
+pub(super) type Request = Result<(Operation, Vec<u8>), String>;
 
 async fn read(mut stream: UnixStream) -> Option<(UnixStream, Request)> {
     let bound = LINE + limit::FILE_CONTENT.max(limit::NFT_TABLE);
@@ -181,7 +181,7 @@ async fn read(mut stream: UnixStream) -> Option<(UnixStream, Request)> {
     Some((stream, request))
 }
 
-fn parse(bytes: &[u8]) -> Request {
+pub(super) fn parse(bytes: &[u8]) -> Request {
     let end = bytes.iter().take(LINE).position(|b| *b == b'\n');
     let end =
         end.ok_or_else(|| format!("a request begins with one line of at most {LINE} bytes"))?;

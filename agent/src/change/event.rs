@@ -1,7 +1,7 @@
 //! What happens to a change, as it stands in the journal.
 
 use aizen_protocol::effect::{ScriptEnd, ScriptRun};
-use aizen_protocol::id::{ChangeId, CorrelationId, Digest, PackageId};
+use aizen_protocol::id::{BootId, ChangeId, CorrelationId, Digest, PackageId};
 use aizen_protocol::outcome::Stage;
 use aizen_protocol::package::DeliveryMode;
 use aizen_protocol::package::manifest::{Class, Confirm, Risk};
@@ -212,6 +212,11 @@ pub enum Event {
         /// SHA-256 of its payload.
         outcome: Digest,
     },
+    /// A recovery of it begins. If no end follows, it died.
+    Recovering {
+        /// The boot that it begins in.
+        boot: BootId,
+    },
     /// A person dealt with what could not be put back.
     Cleared {
         /// Their user id.
@@ -237,6 +242,7 @@ impl Event {
             Self::Diagnosed { .. } => "diagnosed",
             Self::Interrupted { .. } => "interrupted",
             Self::Reported { .. } => "reported",
+            Self::Recovering { .. } => "recovering",
             Self::Cleared { .. } => "cleared",
         }
     }

@@ -206,4 +206,27 @@ pub fn ubus(bytes: &[u8]) {
         dhcp::netifd::decode(&table);
         services::procd::decode(&table);
     }
+    arguments(body);
+}
+
+/// What is asked can be read as what was meant.
+fn arguments(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes.get(..2048).unwrap_or(bytes));
+    let words: Vec<&str> = text.split('\0').take(16).collect();
+    let inner: Vec<_> = words
+        .iter()
+        .map(|word| (*word, bus::Argument::Text(word)))
+        .collect();
+    let first = words.first().copied().unwrap_or_default();
+    let asked = bus::wire::invoke(
+        7,
+        "method",
+        &[
+            ("all", bus::Argument::Table(&inner)),
+            ("first", bus::Argument::Text(first)),
+        ],
+    );
+    let asked = bus::wire::Message::new(&[0; bus::wire::HEAD], asked);
+    let told = asked.attribute(bus::wire::DATA).and_then(bus::wire::table);
+    assert!(told.is_some_and(|told| told["first"] == first), "{first}");
 }

@@ -42,6 +42,24 @@ pub(crate) async fn roll_back(
     Ok(shared.record(change, ended)?)
 }
 
+/// Ends a change that undoing never brought to an end: it stays as it is, and a person looks at it.
+pub(crate) fn give_up(
+    shared: &Shared,
+    change: &ChangeId,
+    cause: Cause,
+    died: usize,
+) -> Result<(), ExecutorError> {
+    shared.record(change, Event::RollbackBegan { cause })?;
+    let told = format!(
+        "everything that it changed: undoing it was tried {died} times, died each time, and is not tried again; look at the device, then say 'aizen changes clear {change}'"
+    );
+    let ended = Event::RollbackIncomplete {
+        after: None,
+        not_restored: vec![told],
+    };
+    Ok(shared.record(change, ended)?)
+}
+
 /// Puts the device back when the journal takes no more records: nobody knows whether the next start can read it.
 pub(crate) async fn put_back_unrecorded(shared: &Shared, change: &ChangeId) {
     let armed = {
@@ -74,23 +92,27 @@ async fn put_back(
     rebooted: bool,
     evidence: &mut Evidence,
 ) -> Event {
-    let incomplete = |what: String| Event::RollbackIncomplete {
-        after: None,
-        not_restored: vec![what],
-    };
+    let mut unreadable = Vec::new();
+    let mut inverses: Vec<Inverse> = inverses
+        .iter()
+        .filter_map(|value| {
+            let opened = shared.seal.unseal_inverse(change.as_str(), value);
+            let told =
+                |error| unreadable.push(format!("a journalled inverse can't be read: {error}"));
+            opened.map_err(told).ok()
+        })
+        .collect();
     let checkpoint = match load_snapshot(shared, change) {
         Ok(checkpoint) => checkpoint,
-        Err(what) => return incomplete(what),
-    };
-    let mut inverses = match unsealed(shared, change, inverses) {
-        Ok(inverses) => inverses,
-        Err(error) => return incomplete(error),
+        Err(what) => {
+            unreadable.insert(0, what);
+            return undo_alone(shared, inverses, rebooted, unreadable).await;
+        }
     };
     // A reboot took the kernel's objects back; before the network is up, comparing them would "repair" what only has
     // not been configured yet.
     let checkpoint = if rebooted {
-        let stays = |i: &Inverse| matches!(i, Inverse::File { .. } | Inverse::Uci { .. });
-        inverses.retain(stays);
+        inverses.retain(outlives_a_reboot);
         evidence.notes.push(
             "the device was restarted meanwhile: the kernel's state went with it, files were put back".to_owned(),
         );
@@ -107,36 +129,64 @@ async fn put_back(
     );
     let after = restored.after.as_ref().map(Checkpoint::digest);
     match after {
-        Some(after) if restored.not_restored.is_empty() => Event::RolledBack {
-            // The digest of the whole state before stands for the whole; the part that persists has its own.
-            after: if rebooted && after == checkpoint.digest() {
-                load_snapshot(shared, change).map_or(after, |whole| whole.digest())
-            } else {
-                after
-            },
-        },
+        Some(after) if restored.not_restored.is_empty() && unreadable.is_empty() => {
+            Event::RolledBack {
+                // The digest of the whole state before stands for the whole; the part that persists has its own.
+                after: if rebooted && after == checkpoint.digest() {
+                    load_snapshot(shared, change).map_or(after, |whole| whole.digest())
+                } else {
+                    after
+                },
+            }
+        }
         Some(_) | None => Event::RollbackIncomplete {
             after,
-            not_restored: restored.not_restored.into_iter().map(|t| t.0).collect(),
+            not_restored: unreadable
+                .into_iter()
+                .chain(restored.not_restored.into_iter().map(|t| t.0))
+                .collect(),
         },
     }
-}
-
-fn unsealed(
-    shared: &Shared,
-    change: &ChangeId,
-    inverses: &[serde_json::Value],
-) -> Result<Vec<Inverse>, String> {
-    let unseal = |value| shared.seal.unseal_inverse(change.as_str(), value);
-    let parsed: Result<Vec<Inverse>, _> = inverses.iter().map(unseal).collect();
-    parsed.map_err(|error| format!("a journalled inverse can't be read: {error}"))
 }
 
 /// What a change has journalled so far.
 pub(crate) fn inverses(shared: &Shared, change: &ChangeId) -> Result<Vec<Inverse>, String> {
     let ledger = shared.ledger.borrow();
     let undo = ledger.find(change).and_then(Change::undo);
-    unsealed(shared, change, undo.map_or(&[][..], |undo| &undo.inverses))
+    let journalled = undo.map_or(&[][..], |undo| &undo.inverses);
+    let unseal = |value| shared.seal.unseal_inverse(change.as_str(), value);
+    let parsed: Result<Vec<Inverse>, _> = journalled.iter().map(unseal).collect();
+    parsed.map_err(|error| format!("a journalled inverse can't be read: {error}"))
+}
+
+fn outlives_a_reboot(inverse: &Inverse) -> bool {
+    matches!(inverse, Inverse::File { .. } | Inverse::Uci { .. })
+}
+
+/// Without the state before, each step that the journal has is undone by itself. Nobody can say that this is all.
+async fn undo_alone(
+    shared: &Shared,
+    mut inverses: Vec<Inverse>,
+    rebooted: bool,
+    unreadable: Vec<String>,
+) -> Event {
+    if rebooted {
+        inverses.retain(outlives_a_reboot);
+    }
+    let failed = rollback::undo_alone(&shared.world, &inverses).await;
+    let steps = format!(
+        "{} of {} journalled steps were undone one by one, and could not be compared with the state before",
+        inverses.len().saturating_sub(failed.len()),
+        inverses.len()
+    );
+    Event::RollbackIncomplete {
+        after: None,
+        not_restored: unreadable
+            .into_iter()
+            .chain([steps])
+            .chain(failed.into_iter().map(|t| t.0))
+            .collect(),
+    }
 }
 
 fn load_snapshot(shared: &Shared, change: &ChangeId) -> Result<Checkpoint, String> {

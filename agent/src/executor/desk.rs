@@ -19,7 +19,7 @@ use crate::change::Event;
 use crate::confirm::NotConfirmed;
 use crate::control::{Access, Peer};
 use crate::report::ReportError;
-use crate::{door, verify};
+use crate::{door, recover, verify};
 
 /// Rehearsals and commands at once.
 const JOBS: usize = 4;
@@ -114,6 +114,12 @@ impl Desk {
                 Ok(said(&answers, ExecutorAnswer::Changes { changes }))
             }
             ExecutorRequest::Outcomes => {
+                // One that a start held back is told now, if it can be.
+                if self.pending.is_none()
+                    && let Err(error) = recover::tell_held(&self.shared)
+                {
+                    tracing::error!(%error, "the end of a change can't be told yet");
+                }
                 let told = self.outcomes().unwrap_or_else(|e| failed(&e.to_string()));
                 Ok(said(&answers, told))
             }

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest};
-use aizen_protocol::envelope::Envelope;
+use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::frame::{CloudFrame, DeviceFrame};
+use aizen_protocol::id::Digest;
 use aizen_protocol::package::manifest::Manifest;
 use aizen_protocol::package::{Package, Rehearsal};
 use aizen_protocol::record::Record;
+use aizen_protocol::trust::TrustDocument;
 use aizen_protocol::{limit, strict};
 use aizen_sanitizer::{Policy, Sanitizer, SanitizerKey};
 
@@ -27,6 +29,24 @@ pub fn package(bytes: &[u8]) {
         survives(&package);
     }
     drop(Rehearsal::parse(bytes));
+}
+
+/// Trust documents: the payload of an envelope, as if its roots had signed it.
+pub fn trust(bytes: &[u8]) {
+    let Ok(document) = strict::from_slice::<TrustDocument>(bytes, limit::ENVELOPE) else {
+        return;
+    };
+    survives(&document);
+    let pins: Vec<Digest> = document
+        .roots
+        .iter()
+        .map(|root| Digest::of(&root.to_bytes()))
+        .collect();
+    let envelope = Envelope::sign(PayloadType::Trust, bytes, &[]);
+    // Whatever it says of its threshold.
+    let trusted = TrustDocument::first(&envelope, &pins).is_ok();
+    assert!(!trusted, "a document that nobody signed");
+    assert!(document.successor(&envelope).is_err());
 }
 
 /// Manifests.

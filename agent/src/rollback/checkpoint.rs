@@ -136,6 +136,14 @@ impl Scope {
         self
     }
 
+    /// These files alone.
+    pub(crate) fn of_files(paths: impl Iterator<Item = String>) -> Self {
+        Self {
+            files: paths.collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.sysctls.iter()
     }

@@ -210,7 +210,7 @@ fn aside_read(
 }
 
 /// The tables of a listing, each with its own text.
-fn split(listing: &str) -> Result<BTreeMap<String, String>, NftError> {
+pub(super) fn split(listing: &str) -> Result<BTreeMap<String, String>, NftError> {
     let mut tables = BTreeMap::new();
     let (mut start, mut depth, mut quoted, mut remark) = (None, 0_usize, false, false);
     for (at, byte) in listing.bytes().enumerate() {
@@ -250,7 +250,7 @@ fn name_of(text: &str) -> Option<String> {
 }
 
 /// A stateless listing without the elements of sets that packets and time fill.
-fn plain(listing: &str) -> String {
+pub(super) fn plain(listing: &str) -> String {
     let mut kept = String::with_capacity(listing.len());
     let (mut moving, mut inside) = (false, false);
     for line in listing.lines() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aizen_protocol::private::Text;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Scope};
 use super::difference::Difference;
 use super::inverse::Inverse;
 use super::service::{self, Deed};
@@ -64,7 +64,7 @@ pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse
     let mut failures = BTreeMap::new();
     let drift = foreign(world, checkpoint, inverses, &touched).await;
     stop_what_it_started(world, inverses, &mut failures).await;
-    undo(world, checkpoint, inverses, &mut failures).await;
+    undo(world, &checkpoint.scope, inverses, &mut failures).await;
     services(world, inverses, &mut failures).await;
     let mut now = Err(String::from("not read yet"));
     for wait in WAITS {
@@ -85,6 +85,39 @@ pub async fn restore(world: &World, checkpoint: &Checkpoint, inverses: &[Inverse
         now = checkpoint.again(world).await.map_err(|e| e.to_string());
     }
     conclude(checkpoint, &touched, now, &failures, drift)
+}
+
+/// Undoes `inverses` by themselves, where the checkpoint is lost: nothing is compared, and what they moved besides stays.
+/// Gives what failed.
+pub async fn undo_alone(world: &World, inverses: &[Inverse]) -> Vec<Text> {
+    let scope = Scope::of_files(inverses.iter().filter_map(|inverse| match inverse {
+        Inverse::File { path, .. } | Inverse::Uci { path, .. } => Some(path.clone()),
+        _ => None,
+    }));
+    let mut failures = BTreeMap::new();
+    stop_what_it_started(world, inverses, &mut failures).await;
+    for wait in WAITS {
+        tokio::time::sleep(wait).await;
+        failures.clear();
+        undo(world, &scope, inverses, &mut failures).await;
+        if failures.is_empty() {
+            break;
+        }
+    }
+    services(world, inverses, &mut failures).await;
+    if inverses
+        .iter()
+        .any(|i| matches!(i, Inverse::Unbrokered { .. }))
+    {
+        failures.insert(
+            "the network".to_owned(),
+            "what the script changed with its own hands comes back by the state before alone"
+                .to_owned(),
+        );
+    }
+    let told = failures.into_iter();
+    told.map(|(what, error)| Text(format!("{what}: {error}")))
+        .collect()
 }
 
 fn conclude(
@@ -134,7 +167,7 @@ fn explained(checkpoint: &Checkpoint, now: &Checkpoint, touched: &Touched) -> Ve
 /// and fro when this runs again.
 async fn undo(
     world: &World,
-    checkpoint: &Checkpoint,
+    scope: &Scope,
     inverses: &[Inverse],
     failures: &mut BTreeMap<String, String>,
 ) {
@@ -152,7 +185,7 @@ async fn undo(
         if let Err(error) = joined
             .as_ref()
             .unwrap_or(last)
-            .undo(world, &checkpoint.scope, None)
+            .undo(world, scope, None)
             .await
         {
             tracing::debug!(%error, "an inverse waits for another");

@@ -70,6 +70,12 @@ impl Seal {
         Ok(Self(key))
     }
 
+    /// With a key of its own.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn of(key: [u8; KEY]) -> Self {
+        Self(Zeroizing::new(key))
+    }
+
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(&(*self.0).into())
     }

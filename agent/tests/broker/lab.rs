@@ -80,7 +80,7 @@ pub(crate) fn router() {
 }
 
 /// A table as routers have one, with all that moves by itself, and somebody else's.
-const FILTERS: &str = r#"
+pub(crate) const FILTERS: &str = r#"
 table inet guard {
     counter seen { packets 7 bytes 700
     }
@@ -189,17 +189,7 @@ pub(crate) fn picture() -> String {
         }
         all += &format!("{command}\n{}\n", lines.join("\n"));
     }
-    let moves = |line: &&str| !line.contains("expires");
-    let filters = nft("list ruleset", "");
-    let filters: String = filters
-        .lines()
-        .filter(moves)
-        .map(|l| format!("{l}\n"))
-        .collect();
-    // A table that is put back is registered anew: it is listed last.
-    let mut tables: Vec<&str> = filters.split_inclusive("\n}\n").collect();
-    tables.sort_unstable();
-    all += &tables.concat();
+    all += &filters();
     for key in [
         "net/ipv4/ip_forward",
         "net/ipv4/conf/lan/accept_redirects",
@@ -212,6 +202,20 @@ pub(crate) fn picture() -> String {
         );
     }
     all
+}
+
+/// The tables of nftables, in an order of their own: one that is put back is registered anew and listed last.
+pub(crate) fn filters() -> String {
+    let moves = |line: &&str| !line.contains("expires");
+    let filters = nft("list ruleset", "");
+    let filters: String = filters
+        .lines()
+        .filter(moves)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let mut tables: Vec<&str> = filters.split_inclusive("\n}\n").collect();
+    tables.sort_unstable();
+    tables.concat()
 }
 
 /// The real root: for tests that touch no file.

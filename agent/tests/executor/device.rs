@@ -184,8 +184,8 @@ impl Device {
         )
     }
 
-    /// Starts the executor's process and waits until it answers.
-    pub(crate) async fn start(&mut self) {
+    /// Starts the executor's process.
+    pub(crate) fn spawn(&mut self) {
         let child = Command::new("/proc/self/exe")
             .args(["role", "executor"])
             .arg(self.folder.path())
@@ -193,20 +193,31 @@ impl Device {
             .spawn()
             .unwrap();
         self.executor = Some(child);
+    }
+
+    /// Starts the executor's process and waits until it answers.
+    pub(crate) async fn start(&mut self) {
+        self.spawn();
+        // The socket is there before the recovery is done; the first answer comes after it. One that was killed may
+        // have left its socket to a child that ends a moment later.
         let since = Instant::now();
-        while Connection::connect(&self.path("executor.sock"))
-            .await
-            .is_err()
-        {
+        loop {
+            let status = self.try_ask(&ExecutorRequest::Status).await;
+            if let Some(ExecutorAnswer::Status(_)) = status {
+                return;
+            }
             assert!(
-                since.elapsed() < Duration::from_secs(20),
+                since.elapsed() < Duration::from_secs(60),
                 "the executor does not answer"
             );
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // The socket is there before the recovery is done; the first answer comes after it.
-        let status = self.ask(ExecutorRequest::Status).await;
-        assert!(matches!(status, ExecutorAnswer::Status(_)), "{status:?}");
+    }
+
+    /// What it says; none if it is gone.
+    pub(crate) async fn try_ask(&self, request: &ExecutorRequest) -> Option<ExecutorAnswer> {
+        let connection = Connection::connect(&self.path("executor.sock")).await;
+        connection.ok()?.ask(request).await.ok()
     }
 
     /// The number of the executor's process; it lives.
@@ -443,6 +454,7 @@ pub(crate) fn play_role(words: &[String]) -> Option<ExitCode> {
     match words.as_slice() {
         ["role", "executor", folder] => Some(executor(Path::new(folder))),
         ["role", "ask", socket, request] => Some(ask(Path::new(socket), request)),
+        ["role", "rounds", ..] => crate::rounds::play(&words),
         [aizen_agent::rehearse::SHADOW_WORD, ..] => aizen_agent::rehearse::shadow_main(),
         _ => None,
     }

@@ -137,7 +137,7 @@ fn recovering(call: &str, fault: &str) {
 }
 
 /// Starts the executor under strace; false if it ended before it answered.
-async fn start_under(device: &mut Device, call: &str, fault: &str) -> bool {
+pub(crate) async fn start_under(device: &mut Device, call: &str, fault: &str) -> bool {
     let child = Command::new("strace")
         .args(["-qq", "-e", &format!("trace={call}"), "-e", fault, "-o"])
         .arg(device.path("strace"))
@@ -192,7 +192,7 @@ async fn live(device: &Device, envelope: &Envelope) {
 }
 
 /// Ends what still runs, and counts the calls.
-async fn end_under(device: &mut Device) {
+pub(crate) async fn end_under(device: &mut Device) {
     device.kill();
     // strace was killed; the executor dies of that, a little later.
     let socket = device.path("executor.sock");

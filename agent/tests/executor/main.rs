@@ -26,8 +26,10 @@ mod foreseen;
 )]
 mod lab;
 mod lockouts;
+mod loops;
 mod prefixes;
 mod refusals;
+mod rounds;
 mod ubus;
 
 use std::process::ExitCode;
@@ -59,6 +61,9 @@ fn main() -> ExitCode {
         .chain(lockouts::MORE)
         .chain(foreseen::ALL)
         .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
+        .chain(loops::ALL)
+        .chain(rounds::ALL)
+        .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()

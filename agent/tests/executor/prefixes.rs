@@ -112,7 +112,7 @@ fn library() -> Vec<Script> {
     paths.iter().map(|p| Script::read(p)).collect()
 }
 
-const NETWORK: &str = "# kept by a person\n\nconfig interface 'loopback'\n\toption device 'lo'\n\nconfig interface 'lan'   # ours\n\toption proto static\n\toption ipaddr \"10.1.0.1\"\n\tlist dns '192.0.2.53'\n\nconfig interface 'wan'\n\toption proto 'dhcp'\n\nconfig interface 'wg0'\n\toption proto 'wireguard'\n\toption private_key 'cGxhbnRlZC1zZWNyZXQtb2xkLWtleS1vZi10aGUtdGVzdA=='\n";
+pub(crate) const NETWORK: &str = "# kept by a person\n\nconfig interface 'loopback'\n\toption device 'lo'\n\nconfig interface 'lan'   # ours\n\toption proto static\n\toption ipaddr \"10.1.0.1\"\n\tlist dns '192.0.2.53'\n\nconfig interface 'wan'\n\toption proto 'dhcp'\n\nconfig interface 'wg0'\n\toption proto 'wireguard'\n\toption private_key 'cGxhbnRlZC1zZWNyZXQtb2xkLWtleS1vZi10aGUtdGVzdA=='\n";
 
 /// A package that is a script of the library.
 pub(crate) fn package(device: &Device, name: &str) -> Package {
@@ -186,7 +186,7 @@ pub(crate) fn picture(device: &Device, services: &Services) -> String {
     all + &format!("{:?}\n", services.lock().unwrap())
 }
 
-fn files(folder: &Path) -> BTreeMap<String, (String, fs::Metadata)> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<String, (String, fs::Metadata)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let (path, meta) = (entry.path(), entry.metadata().unwrap());
