@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: long trials, most of them in virtual machines with Debian's kernels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +20,8 @@ pub(crate) enum SoakCommand {
     Faults,
     /// Stop every repair script of the library after each of its operations, and look what the device is afterwards
     Prefixes,
+    /// The same with repair scripts for WireGuard, in a virtual machine whose kernel has it
+    Tunnels(TunnelsArgs),
     /// Cut the power of a device in the middle of changes, and look what it is afterwards
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
@@ -59,6 +61,13 @@ pub(crate) struct KernelsArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct TunnelsArgs {
+    /// The kernel: bookworm, bookworm-6.12 or trixie-backports
+    #[arg(long, default_value = "bookworm")]
+    kernel: String,
+}
+
+#[derive(Args)]
 pub(crate) struct UnitsArgs {
     /// The kernel: bookworm, bookworm-6.12 or trixie-backports
     #[arg(long, default_value = "bookworm")]
@@ -75,6 +84,9 @@ pub(crate) struct LabArgs {
     /// The kernel: bookworm, bookworm-6.12 or trixie-backports
     #[arg(long, default_value = "bookworm")]
     kernel: String,
+    /// Keep the sanitized evidence of each verdict there, for 'aizen diagnose --replay'
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
 }
 
 pub(crate) fn run(command: &SoakCommand) -> Result<()> {
@@ -84,11 +96,13 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     if !matches!(command, SoakCommand::Faults | SoakCommand::Prefixes) {
         packages::ensure_all(vm::NEEDED, &mut say)?;
         build::programs()?;
+        build::guest()?;
     }
     let folder = tempfile::tempdir()?;
     match command {
         SoakCommand::Faults => executor::run("_at_each_write_"),
         SoakCommand::Prefixes => executor::run("from_every_prefix_of_every_repair"),
+        SoakCommand::Tunnels(args) => tunnels(args, folder.path()),
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
         SoakCommand::Units(args) => look_at_units(args, folder.path()),
@@ -136,7 +150,7 @@ fn kernels(args: &KernelsArgs, folder: &Path) -> Result<()> {
             .map(|name| kernel::offered(name))
             .collect::<Result<_>>()?,
     };
-    let aizen = harness::binaries::aizen()?;
+    let aizen = harness::binaries::guest()?;
     let mut rows = Vec::new();
     for offered in offered {
         let kernel = offered.ensure(&vm::cache()?, &mut say)?;
@@ -181,8 +195,30 @@ fn lab(args: &LabArgs, folder: &Path) -> Result<()> {
     let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
     let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
     say(&format!("kernel {}", kernel.release));
-    if !field::run(&kernel, &names, seed, folder, &say)? {
+    let passed = field::run(&kernel, &names, seed, folder, &say)?;
+    if let Some(to) = &args.record {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(folder.join("share/evidence"))? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    if !passed {
         bail!("not all of {} passed (seed {seed})", names.len());
+    }
+    Ok(())
+}
+
+fn tunnels(args: &TunnelsArgs, folder: &Path) -> Result<()> {
+    packages::ensure_all(needs::PROGRAMS, &mut say)?;
+    let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
+    say(&format!("kernel {}", kernel.release));
+    let line = format!(
+        "export AIZEN_SOAK=1; exec {} tunnels_\n",
+        executor::built()?.display()
+    );
+    if !field::play(&kernel, &line, folder, &say)? {
+        bail!("a promise was broken under {}", kernel.release);
     }
     Ok(())
 }

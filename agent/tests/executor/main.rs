@@ -25,6 +25,7 @@ mod faults;
 mod lab;
 mod prefixes;
 mod refusals;
+mod tunnels;
 mod ubus;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         .chain(faults::ALL)
         .chain(prefixes::ALL)
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
+        .chain(tunnels::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()
         .collect();
