@@ -5,7 +5,7 @@ mod native;
 use std::net::IpAddr;
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::{Link, LinkDetail, Lldp, NeighbourState};
+use aizen_protocol::record::{Link, LinkCounters, LinkDetail, Lldp, NeighbourState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
@@ -51,10 +51,15 @@ fn gateway(view: &View<'_>, link: u32) -> Option<IpAddr> {
 /// Tagged frames leave and none comes back, while the cable below carries others.
 fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<Draft> {
     let parent = link.parent?;
-    let (before, _) = over.links.iter().find(|(_, l)| l.index == link.index)?;
+    let before = over.links.iter().find(|(_, l)| l.index == link.index);
     let (below_before, below) = over.links.iter().find(|(_, l)| l.index == parent)?;
-    let received = counted(before, link, |c| c.rx_packets)?;
-    let sent = counted(before, link, |c| c.tx_packets)?;
+    // One that was made since counted from nothing.
+    let grown = |which: fn(&LinkCounters) -> u64| match before {
+        Some((before, _)) => counted(before, link, which),
+        None => link.counters.as_ref().map(which),
+    };
+    let received = grown(|c| c.rx_packets)?;
+    let sent = grown(|c| c.tx_packets)?;
     let below_received = counted(below_before, below, |c| c.rx_packets)?;
     let silent = received == 0 && sent >= SENT && below_received > 0;
     if !silent || !link.admin_up || link::is_without_carrier(link) {
@@ -91,10 +96,15 @@ fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<
         severity,
         summary,
     );
+    let time = match before {
+        Some(_) => format!("in {} s", over.seconds()),
+        None => "since it was made".to_owned(),
+    };
     let fact = format!(
-        "{name} sent {sent} packets with tag {id} and received 0 in {} s, while {} below it received {below_received}",
-        over.seconds(),
-        below.name
+        "{name} sent {sent} packets with tag {id} and received 0 {time}, while {} below it received {below_received} in \
+         {} s",
+        below.name,
+        over.seconds()
     );
     draft.shown("links", "traffic", over.to, fact);
     if let Some((at, address, state)) = awaited {
@@ -169,7 +179,7 @@ fn is_multicast(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::{Body, LinkCounters, Port};
+    use aizen_protocol::record::{Body, Port};
 
     use super::*;
     use crate::fixture::{
@@ -228,6 +238,32 @@ mod tests {
             ("vlan_mismatch", "lan.20")
         );
         assert_eq!(finding.confidence, Confidence::Likely);
+    }
+
+    #[test]
+    fn a_vlan_that_was_made_a_moment_ago_is_judged_by_all_that_it_counted() {
+        let awaited = |round: u64, received: u64| {
+            let mut evidence = tagged(round, 9, received);
+            evidence.profile.expected_up.push("lan.20".into());
+            for entry in evidence.neighbours.iter_mut().filter(|n| n.link == VLAN) {
+                (entry.state, entry.mac) = (NeighbourState::Failed, None);
+            }
+            evidence
+        };
+        // Not there yet in the oldest reading of the last minute.
+        let rounds = |received| [healthy(1), awaited(2, received), awaited(3, received)];
+        let told = verdict(&rounds(0));
+        let finding = only(&told);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("vlan_mismatch", "lan.20")
+        );
+        assert!(
+            finding.evidence[0].fact.0.contains("27 packets"),
+            "{told:?}"
+        );
+        let heard = verdict(&rounds(1));
+        assert!(heard.findings.iter().all(|f| f.cause.0 != "vlan_mismatch"));
     }
 
     #[test]
