@@ -26,7 +26,7 @@ const OFFICE: &str = "ERERERERERERERERERERERERERERERERERERERERERE=";
 const WARRIOR: &str = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=";
 const MANY: &str = "REREREREREREREREREREREREREREREREREREREREREQ=";
 /// Networks of one peer that one message can't hold.
-const NETWORKS: u32 = 5000;
+const NETWORKS: u32 = 2500;
 
 const GROUND: Ground = Ground {
     lay: tunnels,
