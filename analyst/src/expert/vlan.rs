@@ -5,7 +5,7 @@ mod native;
 use std::net::IpAddr;
 
 use aizen_protocol::finding::Severity;
-use aizen_protocol::record::{Link, LinkCounters, LinkDetail, Lldp, NeighbourState};
+use aizen_protocol::record::{Link, LinkDetail, Lldp, NeighbourState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::draft::{Draft, Examined, Layer};
@@ -51,16 +51,9 @@ fn gateway(view: &View<'_>, link: u32) -> Option<IpAddr> {
 /// Tagged frames leave and none comes back, while the cable below carries others.
 fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<Draft> {
     let parent = link.parent?;
-    let before = over.links.iter().find(|(_, l)| l.index == link.index);
     let (below_before, below) = over.links.iter().find(|(_, l)| l.index == parent)?;
-    // One that was made since counted from nothing.
-    let grown = |which: fn(&LinkCounters) -> u64| match before {
-        Some((before, _)) => counted(before, link, which),
-        None => link.counters.as_ref().map(which),
-    };
-    let received = grown(|c| c.rx_packets)?;
-    let sent = grown(|c| c.tx_packets)?;
     let below_received = counted(below_before, below, |c| c.rx_packets)?;
+    let (received, sent, time) = traffic(over, link)?;
     let silent = received == 0 && sent >= SENT && below_received > 0;
     if !silent || !link.admin_up || link::is_without_carrier(link) {
         return None;
@@ -96,10 +89,6 @@ fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<
         severity,
         summary,
     );
-    let time = match before {
-        Some(_) => format!("in {} s", over.seconds()),
-        None => "since it was made".to_owned(),
-    };
     let fact = format!(
         "{name} sent {sent} packets with tag {id} and received 0 {time}, while {} below it received {below_received} in \
          {} s",
@@ -143,6 +132,18 @@ fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<
     Some(draft)
 }
 
+/// Packets received and sent, and in which time: one that was made since counted from nothing.
+fn traffic(over: &Over<'_>, link: &Link) -> Option<(u64, u64, String)> {
+    let Some((before, _)) = over.links.iter().find(|(_, l)| l.index == link.index) else {
+        let all = link.counters.as_ref()?;
+        let time = "since it was made".to_owned();
+        return Some((all.rx_packets, all.tx_packets, time));
+    };
+    let received = counted(before, link, |c| c.rx_packets)?;
+    let sent = counted(before, link, |c| c.tx_packets)?;
+    Some((received, sent, format!("in {} s", over.seconds())))
+}
+
 /// Somebody on this link who is awaited: its gateway, or any host of a link that the operator named; and nobody there
 /// has a hardware address.
 fn unresolved<'a>(view: &View<'a>, link: &Link) -> Option<(Timestamp, IpAddr, &'static str)> {
@@ -179,7 +180,7 @@ fn is_multicast(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use aizen_protocol::finding::{Confidence, Health};
-    use aizen_protocol::record::{Body, Port};
+    use aizen_protocol::record::{Body, LinkCounters, Port};
 
     use super::*;
     use crate::fixture::{
