@@ -20,6 +20,25 @@ pub fn orchestrator() -> Result<PathBuf> {
     built("aizen-orchestrator")
 }
 
+/// The device's program for virtual machines (profile `guest`).
+///
+/// # Errors
+/// If it was not built.
+pub fn guest() -> Result<PathBuf> {
+    let beside = aizen()?;
+    let profiles = beside.parent().and_then(std::path::Path::parent);
+    let path = profiles
+        .context("a target has a folder")?
+        .join("guest/aizen");
+    if !path.exists() {
+        bail!(
+            "{} is not built: 'cargo xtask soak' does so",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.parent().context("an executable has a folder")?;

@@ -39,6 +39,7 @@ fn plays(scenario: &Scenario) -> Result<(), Failed> {
         How {
             seed: SEED,
             keep: false,
+            record: None,
         },
     );
     if outcome.passed() {

@@ -25,3 +25,17 @@ pub(crate) fn cargo(words: &[&str]) -> Result<()> {
 pub(crate) fn programs() -> Result<()> {
     cargo(&["build", "--quiet", "--workspace", "--bins"])
 }
+
+/// Builds the device's program for virtual machines.
+pub(crate) fn guest() -> Result<()> {
+    cargo(&[
+        "build",
+        "--quiet",
+        "--profile",
+        "guest",
+        "--package",
+        "aizen-agent",
+        "--bin",
+        "aizen",
+    ])
+}

@@ -47,6 +47,13 @@ pub(crate) struct RunArgs {
     /// Print the whole verdict of each miss
     #[arg(long)]
     verdict: bool,
+    /// Run the same networks without their faults as well
+    #[arg(long)]
+    twins: bool,
+    /// Write the sanitized evidence of each verdict there, for 'aizen diagnose --replay'; the device sees the folder, so
+    /// not below /etc, /run or /var
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -116,10 +123,13 @@ fn play(args: &RunArgs) -> Result<()> {
                 .iter()
                 .any(|word| word == name || Some(word.as_str()) == family)
     };
-    let real: Vec<Scenario> = scenario::all()?
+    let mut real: Vec<Scenario> = scenario::all()?
         .into_iter()
         .filter(|one| wanted(&one.name))
         .collect();
+    if args.twins {
+        real.extend(run::twins(&real));
+    }
     let replayed: Vec<Recorded> = recorded::all()?
         .into_iter()
         .filter(|one| wanted(&format!("{}/{}", one.family, one.name)))
@@ -131,7 +141,15 @@ fn play(args: &RunArgs) -> Result<()> {
     for one in &replayed {
         missed += usize::from(!replay(one, &mut Score::default())?);
     }
-    let outcomes = stage(&real, args.seed, args.at_once, args.keep, args.verdict)?;
+    if let Some(folder) = &args.record {
+        std::fs::create_dir_all(folder)?;
+    }
+    let how = How {
+        seed: args.seed.unwrap_or_else(fresh_seed),
+        keep: args.keep,
+        record: args.record.as_deref(),
+    };
+    let outcomes = stage(&real, how, args.at_once, args.verdict)?;
     missed += outcomes.iter().filter(|outcome| !outcome.passed()).count();
     if missed > 0 {
         bail!("{missed} of {} missed", replayed.len() + outcomes.len());
@@ -164,9 +182,8 @@ fn replay(one: &Recorded, score: &mut Score) -> Result<bool> {
 /// Runs scenarios under a seed that is told, so that it can be repeated.
 fn stage(
     scenarios: &[Scenario],
-    seed: Option<u64>,
+    how: How<'_>,
     at_once: usize,
-    keep: bool,
     verdict: bool,
 ) -> Result<Vec<Outcome>> {
     if scenarios.is_empty() {
@@ -174,9 +191,8 @@ fn stage(
     }
     prepare()?;
     let scenarios = possible(scenarios)?;
-    let seed = seed.unwrap_or_else(fresh_seed);
-    say(&format!("seed {seed}"));
-    run::many(&scenarios, How { seed, keep }, at_once, &|outcome| {
+    say(&format!("seed {}", how.seed));
+    run::many(&scenarios, how, at_once, &|outcome| {
         say(&outcome.line());
         if verdict && !outcome.passed() {
             say(&format!("{:#?}", outcome.verdict));
@@ -265,7 +281,12 @@ fn score(args: &ScoreArgs) -> Result<()> {
         scenarios.extend(run::twins(&scenarios));
         let scenarios = possible(&scenarios)?;
         wanted = scenarios.len();
-        for outcome in stage(&scenarios, args.seed, args.at_once, false, false)? {
+        let how = How {
+            seed: args.seed.unwrap_or_else(fresh_seed),
+            keep: false,
+            record: None,
+        };
+        for outcome in stage(&scenarios, how, args.at_once, false)? {
             counted += 1;
             score.ran(&outcome);
         }

@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: long trials, most of them in virtual machines with Debian's kernels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail};
@@ -24,6 +24,8 @@ pub(crate) enum SoakCommand {
     Foreseen,
     /// Random scripts, ends and misfortunes, round after round; the invariants of a change are looked at after each
     Rounds(RoundsArgs),
+    /// The same with repair scripts for WireGuard, in a virtual machine whose kernel has it
+    Tunnels(TunnelsArgs),
     /// Cut the power of a device in the middle of changes, and look what it is afterwards
     Power(PowerArgs),
     /// Hold what the sandbox says of each kernel against what a script inside finds
@@ -79,6 +81,13 @@ pub(crate) struct KernelsArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct TunnelsArgs {
+    /// The kernel: bookworm, bookworm-6.12 or trixie-backports
+    #[arg(long, default_value = "bookworm")]
+    kernel: String,
+}
+
+#[derive(Args)]
 pub(crate) struct UnitsArgs {
     /// The kernel: bookworm, bookworm-6.12 or trixie-backports
     #[arg(long, default_value = "bookworm")]
@@ -95,6 +104,9 @@ pub(crate) struct LabArgs {
     /// The kernel: bookworm, bookworm-6.12 or trixie-backports
     #[arg(long, default_value = "bookworm")]
     kernel: String,
+    /// Keep the sanitized evidence of each verdict there, for 'aizen diagnose --replay'
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
 }
 
 pub(crate) fn run(command: &SoakCommand) -> Result<()> {
@@ -111,6 +123,7 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
     if !in_namespaces {
         packages::ensure_all(vm::NEEDED, &mut say)?;
         build::programs()?;
+        build::guest()?;
     }
     let folder = tempfile::tempdir()?;
     match command {
@@ -121,6 +134,7 @@ pub(crate) fn run(command: &SoakCommand) -> Result<()> {
             let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
             executor::rounds(seed, args.from, args.rounds, args.lanes)
         }
+        SoakCommand::Tunnels(args) => tunnels(args, folder.path()),
         SoakCommand::Power(args) => power(args, folder.path()),
         SoakCommand::Kernels(args) => kernels(args, folder.path()),
         SoakCommand::Units(args) => look_at_units(args, folder.path()),
@@ -168,7 +182,7 @@ fn kernels(args: &KernelsArgs, folder: &Path) -> Result<()> {
             .map(|name| kernel::offered(name))
             .collect::<Result<_>>()?,
     };
-    let aizen = harness::binaries::aizen()?;
+    let aizen = harness::binaries::guest()?;
     let mut rows = Vec::new();
     for offered in offered {
         let kernel = offered.ensure(&vm::cache()?, &mut say)?;
@@ -213,8 +227,30 @@ fn lab(args: &LabArgs, folder: &Path) -> Result<()> {
     let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
     let seed = args.seed.unwrap_or_else(crate::lab::fresh_seed);
     say(&format!("kernel {}", kernel.release));
-    if !field::run(&kernel, &names, seed, folder, &say)? {
+    let passed = field::run(&kernel, &names, seed, folder, &say)?;
+    if let Some(to) = &args.record {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(folder.join("share/evidence"))? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    if !passed {
         bail!("not all of {} passed (seed {seed})", names.len());
+    }
+    Ok(())
+}
+
+fn tunnels(args: &TunnelsArgs, folder: &Path) -> Result<()> {
+    packages::ensure_all(needs::PROGRAMS, &mut say)?;
+    let kernel = kernel::offered(&args.kernel)?.ensure(&vm::cache()?, &mut say)?;
+    say(&format!("kernel {}", kernel.release));
+    let line = format!(
+        "export AIZEN_SOAK=1; exec {} tunnels_\n",
+        executor::built()?.display()
+    );
+    if !field::play(&kernel, &line, folder, &say)? {
+        bail!("a promise was broken under {}", kernel.release);
     }
     Ok(())
 }

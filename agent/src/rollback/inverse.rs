@@ -324,12 +324,19 @@ impl Inverse {
             }
             (
                 Self::Peer {
-                    dev, key, before, ..
+                    dev,
+                    key,
+                    before,
+                    after,
                 },
                 _,
             ) => {
                 let now = wireguard::peers(world, dev).await?;
                 if now.iter().find(|p| p.key == *key) != before.as_ref() {
+                    // An endpoint can be changed, not taken away: who was waited for is added anew.
+                    if wireguard::was_dialled(before.as_ref(), after.as_ref()) {
+                        wireguard::put(world, dev, *key, None).await?;
+                    }
                     wireguard::put(world, dev, *key, before.as_ref()).await?;
                 }
                 Ok(())

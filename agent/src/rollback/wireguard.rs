@@ -20,6 +20,8 @@ const KEY: usize = 32;
 /// Peers and prefixes that are read.
 const PEERS: usize = 4096;
 const PREFIXES: usize = 65_536;
+/// Prefixes in one message: an attribute's length has 16 bits, and a prefix needs 40 bytes of it.
+const PREFIXES_A_MESSAGE: usize = 1000;
 
 const GET_DEVICE: u8 = 0;
 const SET_DEVICE: u8 = 1;
@@ -206,6 +208,14 @@ pub(crate) async fn put(
     }
 }
 
+/// True if an operation gave an endpoint to a peer that had none.
+pub(crate) fn was_dialled(before: Option<&PeerState>, after: Option<&PeerState>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return false;
+    };
+    before.endpoint.is_none() && after.endpoint.is_some()
+}
+
 /// The peers of an interface.
 async fn read(dev: &str) -> Result<Vec<PeerState>, WireguardError> {
     let id = family("wireguard")
@@ -315,9 +325,12 @@ fn socket_bytes(address: SocketAddr) -> Vec<u8> {
     }
 }
 
-/// Makes the peer exactly this.
+/// Makes the peer exactly this; its prefixes may need several messages, the first of which takes the old ones away.
 async fn set(peer: &PeerState) -> Result<(), WireguardError> {
-    send(&peer.dev, &encode_peer(peer)).await
+    for message in encode_peer(peer) {
+        send(&peer.dev, &message).await?;
+    }
+    Ok(())
 }
 
 /// Removes a peer; one that is gone is removed already.
@@ -328,7 +341,10 @@ async fn remove(dev: &str, key: PublicKey) -> Result<(), WireguardError> {
     send(dev, &peer).await
 }
 
-fn encode_peer(peer: &PeerState) -> Vec<u8> {
+/// The peer in one or more messages.
+fn encode_peer(peer: &PeerState) -> Vec<Vec<u8>> {
+    let first = peer.allowed.len().min(PREFIXES_A_MESSAGE);
+    let (first, rest) = peer.allowed.split_at(first);
     let mut bytes = Vec::new();
     attach(&mut bytes, PEER_PUBLIC_KEY, &peer.key.0);
     attach(&mut bytes, PEER_FLAGS, &REPLACE_ALLOWED.to_ne_bytes());
@@ -338,8 +354,20 @@ fn encode_peer(peer: &PeerState) -> Vec<u8> {
         attach(&mut bytes, PEER_ENDPOINT, &socket_bytes(endpoint));
     }
     attach(&mut bytes, PEER_KEEPALIVE, &peer.keepalive.to_ne_bytes());
-    let mut allowed = Vec::new();
-    for prefix in &peer.allowed {
+    attach(&mut bytes, PEER_ALLOWED | NESTED, &encode_prefixes(first));
+    let mut messages = vec![bytes];
+    for more in rest.chunks(PREFIXES_A_MESSAGE) {
+        let mut bytes = Vec::new();
+        attach(&mut bytes, PEER_PUBLIC_KEY, &peer.key.0);
+        attach(&mut bytes, PEER_ALLOWED | NESTED, &encode_prefixes(more));
+        messages.push(bytes);
+    }
+    messages
+}
+
+fn encode_prefixes(prefixes: &[Prefix]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for prefix in prefixes {
         let mut one = Vec::new();
         let (family, address) = match prefix.address {
             IpAddr::V4(a) => (libc::AF_INET, a.octets().to_vec()),
@@ -349,9 +377,8 @@ fn encode_peer(peer: &PeerState) -> Vec<u8> {
         attach(&mut one, ALLOWED_FAMILY, &family.to_ne_bytes());
         attach(&mut one, ALLOWED_ADDRESS, &address);
         attach(&mut one, ALLOWED_LENGTH, &[prefix.length]);
-        attach(&mut allowed, NESTED, &one);
+        attach(&mut bytes, NESTED, &one);
     }
-    attach(&mut bytes, PEER_ALLOWED | NESTED, &allowed);
     bytes
 }
 
@@ -404,7 +431,7 @@ mod tests {
                 endpoint: Some(endpoint.parse().unwrap()),
                 ..peer()
             };
-            let message = message(&[encode_peer(&peer)]);
+            let message = message(&encode_peer(&peer));
             assert_eq!(decode("wg0", [message.as_slice()].into_iter()), [peer]);
         }
         let bare = PeerState {
@@ -414,8 +441,45 @@ mod tests {
             allowed: Vec::new(),
             ..peer()
         };
-        let message = message(&[encode_peer(&bare)]);
+        let message = message(&encode_peer(&bare));
         assert_eq!(decode("wg0", [message.as_slice()].into_iter()), [bare]);
+    }
+
+    #[test]
+    fn more_prefixes_than_one_message_holds_are_sent_in_several_and_only_the_first_replaces() {
+        let many = (0..5000_u32).map(|n| Prefix {
+            address: IpAddr::from(n.to_be_bytes()),
+            length: 32,
+        });
+        let peer = PeerState {
+            allowed: many.collect(),
+            ..peer()
+        };
+        let parts = encode_peer(&peer);
+        assert_eq!(parts.len(), 5);
+        let flags = |part: &[u8]| find(part, PEER_FLAGS).and_then(|a| a.u32());
+        assert_eq!(flags(&parts[0]), Some(REPLACE_ALLOWED));
+        assert!(parts[1..].iter().all(|part| flags(part).is_none()));
+        let messages: Vec<Vec<u8>> = parts.into_iter().map(|part| message(&[part])).collect();
+        let read = decode("wg0", messages.iter().map(Vec::as_slice));
+        assert_eq!(read, [peer]);
+    }
+
+    #[test]
+    fn who_was_waited_for_and_is_dialled_must_be_added_anew_to_be_waited_for_again() {
+        let waited = PeerState {
+            endpoint: None,
+            ..peer()
+        };
+        assert!(was_dialled(Some(&waited), Some(&peer())));
+        for (before, after) in [
+            (Some(peer()), Some(peer())),
+            (Some(waited.clone()), Some(waited.clone())),
+            (None, Some(peer())),
+            (Some(waited), None),
+        ] {
+            assert!(!was_dialled(before.as_ref(), after.as_ref()));
+        }
     }
 
     #[test]
@@ -431,10 +495,7 @@ mod tests {
             allowed: vec!["172.16.0.0/12".parse().unwrap()],
             ..peer()
         };
-        let parts = [
-            message(&[encode_peer(&peer())]),
-            message(&[encode_peer(&rest)]),
-        ];
+        let parts = [message(&encode_peer(&peer())), message(&encode_peer(&rest))];
         let peers = decode("wg0", parts.iter().map(Vec::as_slice));
         assert_eq!(peers.len(), 1);
         assert_eq!(peers[0].allowed.len(), 3);

@@ -30,6 +30,7 @@ mod loops;
 mod prefixes;
 mod refusals;
 mod rounds;
+mod tunnels;
 mod ubus;
 
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         .chain(rounds::ALL)
         .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
+        .chain(tunnels::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(faults::LONG.iter().filter(|_| prefixes::is_soak()))
         .copied()
         .collect();

@@ -60,7 +60,20 @@ pub(crate) fn is_soak() -> bool {
     std::env::var_os("AIZEN_SOAK").is_some()
 }
 
-struct Script {
+/// What a script finds beside the router, and how that is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground {
+    pub(crate) lay: fn(),
+    pub(crate) look: fn() -> String,
+}
+
+/// The router alone.
+const ROUTER: Ground = Ground {
+    lay: || (),
+    look: String::new,
+};
+
+pub(crate) struct Script {
     name: String,
     head: String,
     operations: Vec<String>,
@@ -87,6 +100,11 @@ impl Script {
         }
     }
 
+    /// All of it.
+    pub(crate) fn whole(&self) -> String {
+        self.cut(self.operations.len(), "exit 0")
+    }
+
     /// Its beginning, and what comes after.
     fn cut(&self, length: usize, end: &str) -> String {
         format!("{}{}{end}\n", self.head, self.operations[..length].concat())
@@ -97,18 +115,18 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/executor/scripts")
 }
 
-fn named(name: &str) -> Script {
+pub(crate) fn named(name: &str) -> Script {
     Script::read(&folder().join(format!("{name}.sh")))
 }
 
-fn library() -> Vec<Script> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder())
+/// The scripts of a folder below `scripts`, or of that itself.
+pub(crate) fn library(below: &str) -> Vec<Script> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder().join(below))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "sh"))
         .collect();
     paths.sort();
-    assert!(paths.len() >= 40, "{}", paths.len());
     paths.iter().map(|p| Script::read(p)).collect()
 }
 
@@ -131,6 +149,9 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) fn router(device: &Device) -> Services {
     lab::router();
     lab::ip("link add spare mtu 1400 address 02:00:00:00:00:06 type veth peer name far2");
+    // It was used once: the kernel gives a link its queue when it first goes up, and leaves it there.
+    lab::ip("link set spare up");
+    lab::ip("link set spare down");
     // A namespace takes these from the machine.
     for (key, value) in [("wan/rp_filter", "0"), ("lan/accept_redirects", "1")] {
         fs::write(Path::new("/proc/sys/net/ipv4/conf").join(key), value).unwrap();
@@ -205,7 +226,11 @@ fn nap() -> String {
     format!("7{}", std::process::id())
 }
 
-async fn run(device: &Device, script: &Script, text: &str) -> aizen_agent::control::Connection {
+pub(crate) async fn run(
+    device: &Device,
+    script: &Script,
+    text: &str,
+) -> aizen_agent::control::Connection {
     let mut package = device.package(text);
     package.manifest.operations.clone_from(&script.grants);
     device.execute(device.sign(&package), None).await
@@ -265,10 +290,16 @@ async fn is_killed(device: &mut Device, script: &Script, length: usize) {
 }
 
 fn every_script() {
-    for script in library() {
+    let library = library("");
+    assert!(library.len() >= 40, "{}", library.len());
+    try_all(library, ROUTER);
+}
+
+pub(crate) fn try_all(scripts: Vec<Script>, ground: Ground) {
+    for script in scripts {
         println!("{}", script.name);
         // Each in a namespace and a root of its own.
-        let thread = std::thread::spawn(move || try_prefixes(script));
+        let thread = std::thread::spawn(move || try_prefixes(script, ground));
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);
         }
@@ -276,22 +307,24 @@ fn every_script() {
 }
 
 fn every_prefix_of(name: &str) {
-    try_prefixes(named(name));
+    try_prefixes(named(name), ROUTER);
 }
 
-fn try_prefixes(script: Script) {
+fn try_prefixes(script: Script, ground: Ground) {
     with_device(async move |mut device: Device| {
         let services = router(&device);
+        (ground.lay)();
+        let look = |device: &Device| picture(device, &services) + &(ground.look)();
         device.start().await;
-        let before = picture(&device, &services);
+        let before = look(&device);
         let length = script.operations.len();
         for prefix in 1..=length {
             fails(&device, &script, prefix).await;
-            let now = picture(&device, &services);
+            let now = look(&device);
             assert_eq!(before, now, "{} after {prefix}", script.name);
             if is_soak() || prefix == length {
                 is_killed(&mut device, &script, prefix).await;
-                let now = picture(&device, &services);
+                let now = look(&device);
                 assert_eq!(before, now, "{} killed after {prefix}", script.name);
             }
         }

@@ -7,6 +7,7 @@ use aizen_protocol::limit;
 use aizen_protocol::record::{Link, OperState};
 
 use super::draft::Examined;
+use super::pppoe;
 use super::unit::list;
 use crate::case::{Family, View, default_route, same_link};
 
@@ -47,7 +48,11 @@ pub(super) fn examine(view: &View<'_>) -> Examined {
                 examined.drafts.push(fault::down(view, link, &duty));
             }
         } else if !link.admin_up {
-            if named.contains(&link.name.as_str()) {
+            let name = link.name.as_str();
+            if named.contains(&name) && pppoe::is_session(name) {
+                // Nobody switched it off: each attempt makes it anew.
+                examined.drafts.push(fault::absent(view, name, &out));
+            } else if named.contains(&name) {
                 let duty = duty(view, link, &out);
                 examined.drafts.push(fault::switched_off(view, link, &duty));
             }

@@ -239,6 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_being_dialled_was_not_switched_off() {
+        let dialled = |logged: Option<Body>| {
+            let mut rounds = [dialling(1, true), dialling(2, true)];
+            // The link is there before the session is, and without a carrier.
+            let mut ppp = crate::fixture::link(9, "ppp0", false);
+            (ppp.admin_up, ppp.driver_kind) = (false, Some("ppp".into()));
+            rounds[1].links.push(ppp);
+            rounds[1].extra.extend(logged);
+            verdict(&rounds)
+        };
+        let refused = dialled(Some(logged("pppd", "PAP authentication failed")));
+        let finding = only(&refused);
+        assert_eq!(finding.cause.0, "pppoe_authentication");
+        assert_eq!(finding.proposal, None);
+        let waits = dialled(None);
+        let finding = only(&waits);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("link_down", "ppp0")
+        );
+        assert_eq!(finding.proposal, None);
+    }
+
+    #[test]
     fn a_pulled_cable_explains_the_silence_of_the_concentrator() {
         let mut rounds = [dialling(1, false), dialling(2, false)];
         let wan = rounds[1].link(WAN);

@@ -51,11 +51,9 @@ fn gateway(view: &View<'_>, link: u32) -> Option<IpAddr> {
 /// Tagged frames leave and none comes back, while the cable below carries others.
 fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<Draft> {
     let parent = link.parent?;
-    let (before, _) = over.links.iter().find(|(_, l)| l.index == link.index)?;
     let (below_before, below) = over.links.iter().find(|(_, l)| l.index == parent)?;
-    let received = counted(before, link, |c| c.rx_packets)?;
-    let sent = counted(before, link, |c| c.tx_packets)?;
     let below_received = counted(below_before, below, |c| c.rx_packets)?;
+    let (received, sent, time) = traffic(over, link)?;
     let silent = received == 0 && sent >= SENT && below_received > 0;
     if !silent || !link.admin_up || link::is_without_carrier(link) {
         return None;
@@ -92,9 +90,10 @@ fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<
         summary,
     );
     let fact = format!(
-        "{name} sent {sent} packets with tag {id} and received 0 in {} s, while {} below it received {below_received}",
-        over.seconds(),
-        below.name
+        "{name} sent {sent} packets with tag {id} and received 0 {time}, while {} below it received {below_received} in \
+         {} s",
+        below.name,
+        over.seconds()
     );
     draft.shown("links", "traffic", over.to, fact);
     if let Some((at, address, state)) = awaited {
@@ -131,6 +130,18 @@ fn unanswered(view: &View<'_>, over: &Over<'_>, link: &Link, id: u16) -> Option<
         below.name
     ));
     Some(draft)
+}
+
+/// Packets received and sent, and in which time: one that was made since counted from nothing.
+fn traffic(over: &Over<'_>, link: &Link) -> Option<(u64, u64, String)> {
+    let Some((before, _)) = over.links.iter().find(|(_, l)| l.index == link.index) else {
+        let all = link.counters.as_ref()?;
+        let time = "since it was made".to_owned();
+        return Some((all.rx_packets, all.tx_packets, time));
+    };
+    let received = counted(before, link, |c| c.rx_packets)?;
+    let sent = counted(before, link, |c| c.tx_packets)?;
+    Some((received, sent, format!("in {} s", over.seconds())))
 }
 
 /// Somebody on this link who is awaited: its gateway, or any host of a link that the operator named; and nobody there
@@ -228,6 +239,32 @@ mod tests {
             ("vlan_mismatch", "lan.20")
         );
         assert_eq!(finding.confidence, Confidence::Likely);
+    }
+
+    #[test]
+    fn a_vlan_that_was_made_a_moment_ago_is_judged_by_all_that_it_counted() {
+        let awaited = |round: u64, received: u64| {
+            let mut evidence = tagged(round, 9, received);
+            evidence.profile.expected_up.push("lan.20".into());
+            for entry in evidence.neighbours.iter_mut().filter(|n| n.link == VLAN) {
+                (entry.state, entry.mac) = (NeighbourState::Failed, None);
+            }
+            evidence
+        };
+        // Not there yet in the oldest reading of the last minute.
+        let rounds = |received| [healthy(1), awaited(2, received), awaited(3, received)];
+        let told = verdict(&rounds(0));
+        let finding = only(&told);
+        assert_eq!(
+            (finding.cause.0.as_str(), finding.component.0.as_str()),
+            ("vlan_mismatch", "lan.20")
+        );
+        assert!(
+            finding.evidence[0].fact.0.contains("27 packets"),
+            "{told:?}"
+        );
+        let heard = verdict(&rounds(1));
+        assert!(heard.findings.iter().all(|f| f.cause.0 != "vlan_mismatch"));
     }
 
     #[test]

@@ -14,6 +14,11 @@ use crate::case::View;
 
 /// A session ends after so many seconds without a new handshake (`REJECT_AFTER_TIME`).
 const OLD_S: u64 = 180;
+/// Seconds after which a handshake that was not answered is begun again (`REKEY_TIMEOUT`), with as much again for the way
+/// there and back.
+const RETRY_S: u64 = 10;
+/// Seconds in which what is sent through a tunnel that works brings something back.
+const ANSWERS_S: u64 = 3;
 /// Bytes in a step that are more than keepalives and handshakes.
 const DATA: u64 = 1_000;
 /// Bytes of the message that begins a handshake; it is sent again after 5 s (`REKEY_TIMEOUT`), so one of two is
@@ -176,6 +181,20 @@ impl<'a> Peer<'a> {
         Some(draft)
     }
 
+    /// Its keepalives alone would have made a handshake by now: each one that is due without a session begins one
+    /// (`wg_packet_send_staged_packets`), and a session ends `OLD_S` after its handshake. Nothing came since the reading
+    /// before, either: a device that just woke up is given the time to ask.
+    fn is_overdue(&self, view: &View<'_>) -> bool {
+        let due = OLD_S + u64::from(self.peer.keepalive_s) + RETRY_S;
+        let is_up = view.link(self.link).is_some_and(|link| link.admin_up);
+        let is_quiet = self.steps.first().is_some_and(|step| step.received == 0);
+        self.peer.keepalive_s > 0
+            && self.peer.endpoint.is_some()
+            && self.peer.handshake_s.is_some_and(|age| age > due)
+            && is_up
+            && is_quiet
+    }
+
     /// It began a handshake twice or more, and heard nothing.
     fn asks_in_vain(&self) -> bool {
         let never = self.peer.handshake_s.is_none() && self.peer.rx_bytes == 0;
@@ -186,7 +205,9 @@ impl<'a> Peer<'a> {
 
     /// The last handshake is old, and what is sent gets no answer.
     fn down(&self, view: &View<'_>) -> Option<Draft> {
-        if self.is_fresh() || !self.asks_in_vain() || !self.is_wanted(view) {
+        let overdue = self.is_overdue(view);
+        let in_vain = overdue || self.asks_in_vain();
+        if self.is_fresh() || !in_vain || !self.is_wanted(view) {
             return None;
         }
         let name = &self.name;
@@ -204,8 +225,17 @@ impl<'a> Peer<'a> {
                 )
             },
             |age| {
+                let keeps = if overdue {
+                    format!(
+                        ", while its keepalives of {} s begin one whenever the last is {} old",
+                        self.peer.keepalive_s,
+                        span(OLD_S * 1000)
+                    )
+                } else {
+                    String::new()
+                };
                 format!(
-                    "the last handshake of {name} is {} old",
+                    "the last handshake of {name} is {} old{keeps}",
                     span(age.saturating_mul(1000))
                 )
             },
@@ -245,10 +275,10 @@ impl<'a> Peer<'a> {
 
     /// Hands are shaken, but a host behind it is silent and no data comes back.
     fn silent(&self, view: &View<'_>) -> Option<Draft> {
-        let mut newest = self.steps.iter().take(2);
-        let one_way = self.steps.len() >= 2
-            && newest.all(|step| step.sent >= DATA && step.received < DATA / 4);
-        if !self.is_fresh() || !one_way {
+        let newest = || self.steps.iter().take(2);
+        let one_way = newest().all(|step| step.sent >= DATA && step.received < DATA / 4);
+        let seconds: u64 = newest().map(|step| step.seconds).sum();
+        if !self.is_fresh() || !one_way || seconds < ANSWERS_S {
             return None;
         }
         // Data may well flow in one direction only: somebody behind it must have been asked in vain.
@@ -325,12 +355,51 @@ mod tests {
     }
 
     #[test]
+    fn keepalives_that_made_no_handshake_in_time_are_a_tunnel_that_is_down_although_few_bytes_leave()
+     {
+        let at_age = |age: u64, keepalive: u16, up: bool, received: u64| {
+            history(2, move |round, evidence| {
+                let mut wg0 = link(TUNNEL, "wg0", up);
+                wg0.admin_up = up;
+                evidence.links.push(wg0);
+                let mut tunnel =
+                    tunnel(&[(age, 9_000 + 148 * (round / 2), 4_000 + received * round)]);
+                tunnel.peers[0].keepalive_s = keepalive;
+                evidence.see(Body::WireGuard(vec![tunnel]));
+            })
+        };
+        assert_eq!(
+            only(&verdict(&at_age(216, 25, true, 0))).cause.0,
+            "vpn_down"
+        );
+        for healthy in [
+            // One may be under way.
+            at_age(214, 25, true, 0),
+            // Without keepalives it is silent when nobody speaks.
+            at_age(9_000, 0, true, 0),
+            // Switched off: it sends nothing.
+            at_age(9_000, 25, false, 0),
+            // It woke up, and the other end answers.
+            at_age(9_000, 25, true, 92),
+        ] {
+            let found = verdict(&healthy).findings;
+            assert!(found.iter().all(|f| f.cause.0 != "vpn_down"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn handshakes_that_are_rarer_than_rounds_are_added_up() {
         // One handshake in every second round; with one alone an answer may be under way.
-        let rounds = with(|round| tunnel(&[(200 + 10 * round, 9_000 + 148 * (round / 2), 4_000)]));
-        assert_eq!(only(&verdict(&rounds)).cause.0, "vpn_down");
-        let once = with(|round| tunnel(&[(200 + 10 * round, 9_000 + 148 * (round / 4), 4_000)]));
-        assert_eq!(verdict(&once).findings, []);
+        let one_in = |rounds: u64| {
+            with(move |round| {
+                let sent = 9_000 + 148 * (round / rounds);
+                let mut tunnel = tunnel(&[(200 + 10 * round, sent, 4_000)]);
+                tunnel.peers[0].keepalive_s = 0;
+                tunnel
+            })
+        };
+        assert_eq!(only(&verdict(&one_in(2))).cause.0, "vpn_down");
+        assert_eq!(verdict(&one_in(4)).findings, []);
     }
 
     #[test]
@@ -349,7 +418,11 @@ mod tests {
 
     #[test]
     fn idle_tunnels_and_clients_that_went_home_do_not_alarm() {
-        let quiet = with(|round| tunnel(&[(9_000 + 10 * round, 4_000, 4_000)]));
+        let quiet = with(|round| {
+            let mut tunnel = tunnel(&[(9_000 + 10 * round, 4_000, 4_000)]);
+            tunnel.peers[0].keepalive_s = 0;
+            tunnel
+        });
         assert_eq!(verdict(&quiet).findings, []);
         let client = with(|round| {
             let mut tunnel = tunnel(&[
@@ -380,6 +453,9 @@ mod tests {
                 .push(reach("192.168.100.7", ReachRole::Anchor, 0, 0));
         }
         assert_eq!(only(&verdict(&rounds)).cause.0, "vpn_no_data");
+        // Two rounds, as one `aizen diagnose` has them.
+        let two = rounds.split_off(rounds.len() - 2);
+        assert_eq!(only(&verdict(&two)).cause.0, "vpn_no_data");
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn comparable(stage: &Stage, expect: &Expect) -> Result<String> {
 fn heals(device: &Device, expect: &Expect) -> Result<()> {
     let mut told = String::new();
     let healthy = || {
-        let verdict = diagnose(device).ok()?;
+        let verdict = diagnose(device, None).ok()?;
         told = Judged::healthy(&verdict).told;
         is_mended(expect, &verdict).then_some(())
     };

@@ -1,6 +1,7 @@
 //! Runs scenarios: lays out, breaks, diagnoses, judges, repairs.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::scenario::{Expect, Other, Scenario};
 use super::stage::Stage;
 use super::verdict::{Judged, without_the_machine};
 use crate::device::Device;
-use crate::{packages, wait};
+use crate::{packages, shell, wait};
 
 /// Scenarios that run at the same time, unless somebody says otherwise: they wait more than they work.
 pub const AT_ONCE: usize = 2;
@@ -70,12 +71,17 @@ impl Outcome {
     }
 }
 
-/// Runs `aizen diagnose` on the device, as root, and leaves out what is true of the lab's machine alone.
+/// Runs `aizen diagnose` on the device, as root, and leaves out what is true of the lab's machine alone. The sanitized
+/// evidence goes to the file, if there is one.
 ///
 /// # Errors
 /// If it gives no verdict.
-pub fn diagnose(device: &Device) -> Result<Verdict> {
-    let output = device.try_aizen(&["diagnose", "--offline", "--json"])?;
+pub fn diagnose(device: &Device, record: Option<&Path>) -> Result<Verdict> {
+    let mut command = device.aizen(&["diagnose", "--offline", "--json"])?;
+    if let Some(file) = record {
+        command.arg("--record").arg(file);
+    }
+    let output = shell::output(&mut command)?;
     let verdict = serde_json::from_slice(&output.stdout).with_context(|| {
         format!(
             "no verdict: {}{}",
@@ -88,16 +94,18 @@ pub fn diagnose(device: &Device) -> Result<Verdict> {
 
 /// How scenarios run.
 #[derive(Clone, Copy, Debug)]
-pub struct How {
+pub struct How<'a> {
     /// What names and addresses are drawn from.
     pub seed: u64,
     /// Networks, files and programs stay when a scenario is over.
     pub keep: bool,
+    /// Folder for the sanitized evidence of each verdict, for `aizen diagnose --replay`.
+    pub record: Option<&'a Path>,
 }
 
 /// Runs one scenario in a thread of its own: its mounts go with it.
 #[must_use]
-pub fn one(scenario: &Scenario, how: How) -> Outcome {
+pub fn one(scenario: &Scenario, how: How<'_>) -> Outcome {
     let mut outcome = Outcome {
         name: scenario.name.clone(),
         healthy: scenario.healthy,
@@ -116,7 +124,7 @@ pub fn one(scenario: &Scenario, how: How) -> Outcome {
     outcome
 }
 
-fn play(scenario: &Scenario, how: How, outcome: &mut Outcome) -> Result<()> {
+fn play(scenario: &Scenario, how: How<'_>, outcome: &mut Outcome) -> Result<()> {
     let mut stage = Stage::lay_out(scenario, own_seed(how.seed, &scenario.name))?;
     if how.keep {
         stage.keep();
@@ -134,7 +142,11 @@ fn play(scenario: &Scenario, how: How, outcome: &mut Outcome) -> Result<()> {
     }
     stage.inject(scenario)?;
     let began = Instant::now();
-    let verdict = diagnose(&stage.device)?;
+    let file = how.record.map(|folder| {
+        let name = scenario.name.replace(['/', ' '], "-");
+        folder.join(format!("{name}.{}.jsonl", how.seed))
+    });
+    let verdict = diagnose(&stage.device, file.as_deref())?;
     outcome.wall = began.elapsed();
     outcome.judged = match &expect {
         Some(expect) => Judged::fault(expect, &verdict),
@@ -196,7 +208,7 @@ pub fn twins(scenarios: &[Scenario]) -> Vec<Scenario> {
 /// If a package is missing.
 pub fn many(
     scenarios: &[Scenario],
-    how: How,
+    how: How<'_>,
     at_once: usize,
     tell: &(dyn Fn(&Outcome) + Sync),
 ) -> Result<Vec<Outcome>> {

@@ -1,4 +1,4 @@
-//! The fault lab under another kernel: the same `xtask` runs scenarios inside a guest.
+//! Trials under another kernel: scenarios of the fault lab, by the same `xtask` inside a guest, and other programs.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -8,13 +8,15 @@ use anyhow::Result;
 
 use super::kernel::Kernel;
 use super::machine::{Machine, Shape};
+use crate::binaries;
 
 /// Longest run of scenarios in a guest without KVM.
 const WITHIN: Duration = Duration::from_secs(4 * 3600);
 /// How much longer than this machine a guest may take for everything.
 const PATIENCE: u32 = 6;
 
-/// Runs `xtask lab run NAMES` in a guest and tells what it says, line by line; true if everything passed.
+/// Runs `xtask lab run NAMES`, with the healthy twins, in a guest and tells what it says, line by line; true if everything
+/// passed. The evidence of each verdict is in `share/evidence` of the folder afterwards.
 ///
 /// # Errors
 /// If the guest does not come up, or ends.
@@ -25,6 +27,26 @@ pub fn run(
     folder: &Path,
     tell: &dyn Fn(&str),
 ) -> Result<bool> {
+    let xtask = std::env::current_exe()?;
+    let (aizen, guest) = (binaries::aizen()?, binaries::guest()?);
+    // The programs are built: cargo is not asked again. One after the other: deadlines of the device are no longer here.
+    let line = format!(
+        "export CARGO=/bin/true\nmount --bind {} {}\n\
+         {} lab run {} --twins --at-once 1 --seed {seed} --verdict --record /tmp/evidence\n\
+         code=$?; cp -r /tmp/evidence /run/vm; exit $code\n",
+        guest.display(),
+        aizen.display(),
+        xtask.display(),
+        names.join(" ")
+    );
+    play(kernel, &line, folder, tell)
+}
+
+/// Runs a line of shell in a guest and tells what it says, line by line; true if it ended well.
+///
+/// # Errors
+/// If the guest does not come up, or ends.
+pub fn play(kernel: &Kernel, line: &str, folder: &Path, tell: &dyn Fn(&str)) -> Result<bool> {
     let shape = Shape {
         kernel,
         memory: 2048,
@@ -34,13 +56,7 @@ pub fn run(
     };
     let mut machine = Machine::start(&shape, folder)?;
     machine.wait_up(|| false)?;
-    let xtask = std::env::current_exe()?;
-    // The programs are built: cargo is not asked again.
-    let job = machine.begin(&format!(
-        "export CARGO=/bin/true AIZEN_PATIENCE={PATIENCE}; exec {} lab run {} --seed {seed}\n",
-        xtask.display(),
-        names.join(" ")
-    ))?;
+    let job = machine.begin(&format!("export AIZEN_PATIENCE={PATIENCE}\n{line}"))?;
     let told = Cell::new(0);
     let follow = || {
         let said = job.said();

@@ -16,7 +16,7 @@ pub(super) fn lean(program: &Path) -> Result<()> {
         Command::new("strip")
             .arg("-o")
             .arg(program)
-            .arg(binaries::aizen()?),
+            .arg(binaries::guest()?),
     )
     .map(drop)
 }

@@ -24,6 +24,7 @@ const BOOT_SCRIPT: &str = r#"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbi
 cd /
 mkdir -p /run/lock /dev/pts /dev/shm
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm
+ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t securityfs security /sys/kernel/security
 mkdir -p /lib/modules; ln -s "$(cat /run/vm/modules)" "/lib/modules/$(uname -r)"

@@ -110,21 +110,26 @@ pub(super) fn switched_off(view: &View<'_>, link: &Link, duty: &Duty) -> Draft {
     draft
 }
 
-/// Expected by the operator, but the kernel has no such link.
+/// Expected by the operator, but the kernel has no such link; or a dial-up session's that waits for its session.
 pub(super) fn absent(view: &View<'_>, name: &str, out: &WaysOut) -> Draft {
-    let summary = format!("{name} is expected to be up but does not exist");
+    let waits = view.links().iter().any(|link| link.name == name);
+    let summary = if waits {
+        format!("{name} is expected to be up but its dial-up has no session")
+    } else {
+        format!("{name} is expected to be up but does not exist")
+    };
     let mut draft = Draft::new("link_down", Layer::Link, name, Severity::Critical, summary);
     let at = view
         .now()
         .links
         .as_ref()
         .map_or(view.now().ended.at, |seen| seen.at);
-    draft.shown(
-        "links",
-        "absent",
-        at,
-        format!("the kernel lists no interface named {name}"),
-    );
+    let fact = if waits {
+        format!("{name} is not switched on: whoever dials does that once the session stands")
+    } else {
+        format!("the kernel lists no interface named {name}")
+    };
+    draft.shown("links", "absent", at, fact);
     if let Some(profile) = view.profile() {
         let fact = format!("the operator expects {name} to be up");
         draft.backed("profile", "expected", profile.at, fact);
@@ -149,6 +154,13 @@ pub(super) fn absent(view: &View<'_>, name: &str, out: &WaysOut) -> Draft {
             link: pppoe::carrier(view),
             beyond: draft.breaks_beyond.first().copied(),
         });
+    }
+    if waits {
+        draft.misses(format!("the log of the program that dials {name}"));
+        draft.next(format!(
+            "Read what the program that dials {name} logged, and check the account and the line"
+        ));
+        return draft;
     }
     draft.misses("the kernel's messages about the adapter or module (`dmesg`)");
     draft.next(format!(
