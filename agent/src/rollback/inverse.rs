@@ -330,17 +330,7 @@ impl Inverse {
                     after,
                 },
                 _,
-            ) => {
-                let now = wireguard::peers(world, dev).await?;
-                if now.iter().find(|p| p.key == *key) != before.as_ref() {
-                    // An endpoint can be changed, not taken away: who was waited for is added anew.
-                    if wireguard::was_dialled(before.as_ref(), after.as_ref()) {
-                        wireguard::put(world, dev, *key, None).await?;
-                    }
-                    wireguard::put(world, dev, *key, before.as_ref()).await?;
-                }
-                Ok(())
-            }
+            ) => put_peer(world, dev, *key, before.as_ref(), after.as_ref()).await,
             (Self::UciReload { package }, _) => Ok(service::announce(world, package).await?),
             // The comparison that follows finds what it names.
             (Self::Unbrokered { .. }, _) => Ok(()),
@@ -375,6 +365,25 @@ impl Inverse {
             ) => Box::pin(self.undo(world, scope, Some(&Kernel::open()?))).await,
         }
     }
+}
+
+/// Makes a peer what it was, unless it is.
+async fn put_peer(
+    world: &World,
+    dev: &str,
+    key: PublicKey,
+    before: Option<&PeerState>,
+    after: Option<&PeerState>,
+) -> Result<(), UndoError> {
+    let now = wireguard::peers(world, dev).await?;
+    if now.iter().find(|p| p.key == key) != before {
+        // An endpoint can be changed, not taken away: who was waited for is added anew.
+        if wireguard::was_dialled(before, after) {
+            wireguard::put(world, dev, key, None).await?;
+        }
+        wireguard::put(world, dev, key, before).await?;
+    }
+    Ok(())
 }
 
 /// Makes an address what it was, unless it is.

@@ -142,7 +142,7 @@ pub(crate) fn package(device: &Device, name: &str) -> Package {
 
 /// The names of all of them.
 pub(crate) fn names() -> Vec<String> {
-    library().into_iter().map(|script| script.name).collect()
+    library("").into_iter().map(|script| script.name).collect()
 }
 
 /// A router with files, configuration and services.
