@@ -23,7 +23,6 @@ macro_rules! dozen {
 
 /// Each kind of operation is in one of them.
 pub(crate) const ALL: &[(&str, fn())] = dozen![
-    default_route_replaced,
     failover,
     filters_rearranged,
     forwarding_on,
@@ -34,6 +33,7 @@ pub(crate) const ALL: &[(&str, fn())] = dozen![
     resolver_and_service,
     source_routing,
     uci_guest,
+    uplink_moved,
     everything,
 ];
 
