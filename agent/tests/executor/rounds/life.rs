@@ -306,11 +306,12 @@ impl Ground {
             }
             (None, _, Some(ended)) => Err(format!("it ended ({ended:?}) and is not reported")),
             (None, Some(Reason::NoSpace | Reason::StorageFailed), None)
-                if matches!(
-                    plan.misfortune,
-                    Misfortune::Full { .. } | Misfortune::Refused { .. }
-                ) =>
+                if matches!(plan.misfortune, Misfortune::Full { .. }) =>
             {
+                Ok(None)
+            }
+            // A file of its own that can't be read is not guessed at.
+            (None, Some(_), None) if matches!(plan.misfortune, Misfortune::Refused { .. }) => {
                 Ok(None)
             }
             (None, Some(reason), None) => Err(format!("refused: {reason:?}")),
