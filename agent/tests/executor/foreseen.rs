@@ -75,6 +75,11 @@ fn foreseen(name: &str) {
         device.ask(ExecutorRequest::RollBack { change }).await;
         let (outcome, signed) = ended(&mut life).await;
         assert_eq!(outcome.end, End::RolledBack, "{name}: {}", outcome.detail);
+        assert_eq!(
+            outcome.effect_as_approved(),
+            Some(true),
+            "{name}, with real values"
+        );
         let real = outcome.effect.unwrap();
         told(name, &rehearsed, &real);
         assert_eq!(
