@@ -3,13 +3,16 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, ExecutorStatus, Question};
 use aizen_protocol::outcome::End;
 use aizen_protocol::reason::Reason;
 use nix::mount::{MsFlags, mount};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::crashes::ends;
 use crate::device::{AFTER, Device, MEND, NONE, ended, refused, wants_on_site, with_device};
@@ -167,15 +170,12 @@ fn start_watched(device: &mut Device, socket: &Path) {
     device.adopt(child);
 }
 
-/// From its next system call on, the executor's own thread stands still; the others go on.
-fn hang(device: &Device) -> Child {
-    Command::new("strace")
-        .args(["-qq", "-e", "inject=all:delay_enter=600000000", "-o"])
-        .arg(device.path("strace"))
-        .args(["-p", &device.executor_id().to_string()])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("these tests need strace")
+/// The executor's own thread stands still from here on; its others go on.
+fn hang(device: &Device) {
+    let thread = Pid::from_raw(device.executor_id().try_into().unwrap());
+    ptrace::attach(thread).unwrap();
+    let stopped = waitpid(thread, None).unwrap();
+    assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
 }
 
 fn hangs() {
@@ -196,7 +196,7 @@ fn hangs() {
             .await;
         wants_on_site(&mut life).await;
         assert!(says_that_it_lives(&manager), "one with a change says so");
-        let mut tracer = hang(&device);
+        hang(&device);
         let mut said = 0;
         while says_that_it_lives(&manager) {
             said += 1;
@@ -205,7 +205,6 @@ fn hangs() {
         // The service manager ends it, as nothing else would.
         assert!(device.picture().starts_with(AFTER), "it hangs half way");
         device.kill();
-        tracer.wait().unwrap();
         device.start().await;
         assert_eq!(device.picture(), before);
         let told = device.outcomes().await;
