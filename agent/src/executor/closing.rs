@@ -229,9 +229,8 @@ pub(crate) fn report(
 /// The outcome as it is shown on the spot: with real values its changes have another digest than the approved ones,
 /// which hold pseudonyms, so what the signed one says of that is said in its own terms.
 fn locally(outcome: Outcome, signed: &Envelope) -> Outcome {
-    let told = || -> Option<Outcome> {
-        serde_json::from_slice(&signed.unverified_payload().ok()?).ok()
-    };
+    let told =
+        || -> Option<Outcome> { serde_json::from_slice(&signed.unverified_payload().ok()?).ok() };
     let matches = told().and_then(|told| told.effect_as_approved());
     let own = outcome.effect.as_ref().map(Effect::changes_digest);
     match matches {
