@@ -223,7 +223,7 @@ fn fill(device: &Device) -> Result<()> {
         .map(|n| format!("10.{}.{}.{}", 200 + n / 62_500, n / 250 % 250, n % 250))
         .collect();
     let table = format!(
-        "table inet aizen_bench {{ set blocked {{ type ipv4_addr; elements = {{ {} }}; }} }}",
+        "table inet aizen_bench {{\n set blocked {{\n type ipv4_addr;\n elements = {{ {} }}\n }}\n}}\n",
         elements.join(", ")
     );
     fed(device.command("nft").args(["-f", "-"]), &table)
