@@ -8,18 +8,20 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use aizen_protocol::package::manifest::{
-    Address, AddressOperation, FileOperation, Link, LinkOperation, Operation, Route,
-    RouteOperation, Sysctl, SysctlOperation, Value,
-};
+use aizen_protocol::package::manifest::Operation;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::broker::{Answer, content_of};
 
+mod address;
+mod file;
+mod link;
 mod neighbour;
 mod nft;
+mod route;
 mod rule;
 mod service;
+mod sysctl;
 mod uci;
 mod wireguard;
 
@@ -175,17 +177,17 @@ fn parse(words: &[String]) -> Result<Operation, UsageError> {
     let object = words.next().ok_or(UsageError::Nothing)?;
     match object {
         "\u{fffd}" => Err(UsageError::NotText),
-        "route" | "ro" | "r" => route(words),
-        "address" | "addr" | "a" => address(words),
-        "link" | "l" => link(words),
+        "route" | "ro" | "r" => route::parse(words),
+        "address" | "addr" | "a" => address::parse(words),
+        "link" | "l" => link::parse(words),
         "rule" | "ru" => rule::parse(words),
         "neighbour" | "neigh" | "n" => neighbour::parse(words),
         "nft" => nft::parse(words),
         "service" => service::parse(words),
         "uci" => uci::parse(words),
         "wireguard" | "wg" => wireguard::parse(words),
-        "sysctl" => sysctl(words),
-        "file" => file(words),
+        "sysctl" => sysctl::parse(words),
+        "file" => file::parse(words),
         other => Err(UsageError::Object(shown(other))),
     }
 }
@@ -224,186 +226,6 @@ fn number(
             what,
             word: shown(word),
         })
-}
-
-fn route<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Operation, UsageError> {
-    let known = "add, replace or delete";
-    let command = words
-        .next()
-        .ok_or(UsageError::Missing("a command (add, replace or delete)"))?;
-    let wrap = match command {
-        "add" => RouteOperation::Add,
-        "replace" => RouteOperation::Replace,
-        "delete" | "del" => RouteOperation::Delete,
-        other => {
-            return Err(UsageError::Command {
-                object: "route",
-                word: shown(other),
-                known,
-            });
-        }
-    };
-    let dst = words
-        .next()
-        .ok_or(UsageError::Missing("the destination (default or PREFIX)"))?;
-    let (mut via, mut dev, mut table, mut metric) = (None, None, None, None);
-    while let Some(word) = words.next() {
-        match word {
-            "via" => once(
-                &mut via,
-                word,
-                Value::from(
-                    words
-                        .next()
-                        .ok_or(UsageError::Missing("the address after via"))?,
-                ),
-            )?,
-            "dev" => once(
-                &mut dev,
-                word,
-                words
-                    .next()
-                    .ok_or(UsageError::Missing("the interface after dev"))?
-                    .to_owned(),
-            )?,
-            "table" => {
-                let table_of = match words.next() {
-                    Some("main") => 254,
-                    word => number(word, "the number after table", "the number of a table")?,
-                };
-                once(&mut table, word, table_of)?;
-            }
-            "metric" | "preference" => once(
-                &mut metric,
-                word,
-                number(words.next(), "the number after metric", "a metric")?,
-            )?,
-            other => return Err(UsageError::Unknown(shown(other))),
-        }
-    }
-    Ok(Operation::Route(wrap(Route {
-        dst: dst.into(),
-        via,
-        dev,
-        table,
-        metric,
-    })))
-}
-
-fn address<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Operation, UsageError> {
-    let command = words
-        .next()
-        .ok_or(UsageError::Missing("a command (add or delete)"))?;
-    let wrap = match command {
-        "add" => AddressOperation::Add,
-        "delete" | "del" => AddressOperation::Delete,
-        other => {
-            return Err(UsageError::Command {
-                object: "address",
-                word: shown(other),
-                known: "add or delete",
-            });
-        }
-    };
-    let address = words
-        .next()
-        .ok_or(UsageError::Missing("the address (ADDRESS/LENGTH)"))?;
-    match words.next() {
-        Some("dev") => {}
-        Some(other) => return Err(UsageError::Unknown(shown(other))),
-        None => return Err(UsageError::Missing("dev NAME")),
-    }
-    let dev = words
-        .next()
-        .ok_or(UsageError::Missing("the interface after dev"))?;
-    match words.next() {
-        None => Ok(Operation::Address(wrap(Address {
-            address: address.into(),
-            dev: dev.to_owned(),
-        }))),
-        Some(other) => Err(UsageError::Unknown(shown(other))),
-    }
-}
-
-fn link<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Operation, UsageError> {
-    match words.next() {
-        Some("set") => {}
-        Some(other) => {
-            return Err(UsageError::Command {
-                object: "link",
-                word: shown(other),
-                known: "set",
-            });
-        }
-        None => return Err(UsageError::Missing("set")),
-    }
-    let mut dev = words.next().ok_or(UsageError::Missing("the interface"))?;
-    if dev == "dev" {
-        dev = words
-            .next()
-            .ok_or(UsageError::Missing("the interface after dev"))?;
-    }
-    let (mut up, mut mtu) = (None, None);
-    while let Some(word) = words.next() {
-        match word {
-            "up" | "down" => once(&mut up, "up or down", word == "up")?,
-            "mtu" => once(
-                &mut mtu,
-                word,
-                number(words.next(), "the number after mtu", "an MTU in bytes")?,
-            )?,
-            other => return Err(UsageError::Unknown(shown(other))),
-        }
-    }
-    if up.is_none() && mtu.is_none() {
-        return Err(UsageError::Missing("what to set (up, down or mtu BYTES)"));
-    }
-    Ok(Operation::Link(LinkOperation::Set(Link {
-        dev: dev.to_owned(),
-        up,
-        mtu,
-    })))
-}
-
-fn sysctl<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Operation, UsageError> {
-    let mut word = words.next();
-    if word == Some("-w") {
-        word = words.next();
-    }
-    let word = word.ok_or(UsageError::Missing("NAME=VALUE"))?;
-    let (key, value) = word.split_once('=').ok_or_else(|| UsageError::NotA {
-        what: "NAME=VALUE",
-        word: shown(word),
-    })?;
-    match words.next() {
-        None => Ok(Operation::Sysctl(SysctlOperation::Set(Sysctl {
-            key: key.trim().to_owned(),
-            value: value.trim().to_owned(),
-        }))),
-        Some(other) => Err(UsageError::Unknown(shown(other))),
-    }
-}
-
-fn file<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<Operation, UsageError> {
-    let command = words
-        .next()
-        .ok_or(UsageError::Missing("a command (write or delete)"))?;
-    let wrap = match command {
-        "write" => FileOperation::Write,
-        "delete" | "del" => FileOperation::Delete,
-        other => {
-            return Err(UsageError::Command {
-                object: "file",
-                word: shown(other),
-                known: "write or delete",
-            });
-        }
-    };
-    let path = words.next().ok_or(UsageError::Missing("the path"))?;
-    match words.next() {
-        None => Ok(Operation::File(wrap(path.to_owned()))),
-        Some(other) => Err(UsageError::Unknown(shown(other))),
-    }
 }
 
 #[cfg(test)]
