@@ -5,9 +5,10 @@ use std::path::Path;
 use aizen_protocol::effect::Lasts;
 
 use super::World;
+use crate::collect::route::protocol_name;
 use crate::rollback::address::AddressState;
 use crate::rollback::file::FileState;
-use crate::rollback::route::{RouteState, protocol_name};
+use crate::rollback::route::RouteState;
 
 /// Longest marker file or head of a file that is looked at, bytes.
 const HEAD: usize = 2048;

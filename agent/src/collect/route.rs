@@ -125,7 +125,7 @@ pub(crate) fn decode(message: &[u8]) -> Option<Option<(Route, Option<u32>)>> {
         link: None,
         table: u32::from(table),
         metric: None,
-        protocol: self::protocol(protocol),
+        protocol: protocol_name(protocol),
         kind: self::kind(kind),
         source: None,
         next_hops: Vec::new(),
@@ -194,8 +194,8 @@ fn gateway(attribute: Attribute<'_>) -> Option<IpAddr> {
     }
 }
 
-/// The names of iproute2's rt_protos.
-fn protocol(protocol: u8) -> String {
+/// As `ip route` names it (iproute2's rt_protos).
+pub(crate) fn protocol_name(protocol: u8) -> String {
     let name = match protocol {
         0 => "unspec",
         1 => "redirect",

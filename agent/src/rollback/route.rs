@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::{Kernel, KernelError};
 use super::link::Names;
+use crate::collect::route::protocol_name;
 
 mod message;
 
@@ -231,30 +232,6 @@ impl fmt::Display for RouteState {
         }
         Ok(())
     }
-}
-
-/// As `ip route` names it (rt_protos).
-pub(crate) fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        0 => "unspec",
-        1 => "redirect",
-        2 => "kernel",
-        3 => "boot",
-        4 => "static",
-        9 => "ra",
-        11 => "zebra",
-        12 => "bird",
-        16 => "dhcp",
-        18 => "keepalived",
-        42 => "babel",
-        186 => "bgp",
-        187 => "isis",
-        188 => "ospf",
-        189 => "rip",
-        192 => "eigrp",
-        other => return other.to_string(),
-    }
-    .to_owned()
 }
 
 /// All routes of all tables but those that follow from addresses, in the kernel's order within a key.
