@@ -17,6 +17,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use nix::sys::socket::MsgFlags;
 
 use super::Seen;
 use super::datagram::adopt;
@@ -244,10 +245,10 @@ pub(crate) async fn ask_part<T>(
 }
 
 fn asked(question: &Question, flags: u16) -> io::Result<Socket> {
-    let mut socket = Socket::new(question.protocol)?;
-    socket.set_non_blocking(true)?;
-    socket.bind_auto()?;
-    socket.send_to(&question.bytes(flags), &SocketAddr::new(0, 0), 0)?;
+    let socket = Socket::new(question.protocol)?;
+    // Sending binds it (netlink(7)).
+    let kernel = SocketAddr::new(0, 0);
+    socket.send_to(&question.bytes(flags), &kernel, DONT_WAIT)?;
     Ok(socket)
 }
 
@@ -256,7 +257,7 @@ fn asked(question: &Question, flags: u16) -> io::Result<Socket> {
 async fn answer(socket: &Socket, datagram: &mut Vec<u8>) -> io::Result<()> {
     loop {
         datagram.clear();
-        match socket.recv_from(datagram, 0) {
+        match socket.recv_from(datagram, DONT_WAIT) {
             Ok((_, from)) if from.port_number() == 0 => return Ok(()),
             // Another process.
             Ok(_) => {}
@@ -334,6 +335,7 @@ const HEADER: usize = 16;
 /// Above the 32 KiB that the kernel fills at most (netlink_dump).
 const DATAGRAM: usize = 64 << 10;
 const ATTEMPTS: u32 = 4;
+const DONT_WAIT: i32 = MsgFlags::MSG_DONTWAIT.bits();
 /// `NLM_F_DUMP_INTR` (linux/netlink.h).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 

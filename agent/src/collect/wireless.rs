@@ -16,7 +16,7 @@ use super::netlink::attribute::put;
 use super::netlink::ear::Ear;
 use super::netlink::generic::{self, Family};
 use super::netlink::{self, NetlinkError, Part};
-use super::{CollectError, Seen, aside};
+use super::{CollectError, Seen};
 use crate::clock;
 
 /// What was heard since this program runs.
@@ -33,7 +33,7 @@ pub(crate) async fn collect(root: &Path, memory: &mut Memory) -> Result<Seen<Rad
         gaps: Vec::new(),
     };
     let Some(family) = generic::family("nl80211").await? else {
-        if has_radio(root).await? {
+        if has_radio(root) {
             seen.gaps
                 .push("there is a radio, but this kernel has no nl80211".to_owned());
         }
@@ -57,10 +57,8 @@ pub(crate) async fn collect(root: &Path, memory: &mut Memory) -> Result<Seen<Rad
     Ok(seen)
 }
 
-async fn has_radio(root: &Path) -> io::Result<bool> {
-    let class = root.join("sys/class/ieee80211");
-    let look = move || fs::read_dir(class).is_ok_and(|mut radios| radios.next().is_some());
-    aside::run("aizen-radios", look).await
+fn has_radio(root: &Path) -> bool {
+    fs::read_dir(root.join("sys/class/ieee80211")).is_ok_and(|mut radios| radios.next().is_some())
 }
 
 /// The channel in use: noise and how busy it is. Drivers that can't say so leave these out.
@@ -216,11 +214,11 @@ mod tests {
         assert_eq!(memory.events[0].station, Some(Mac([2, 0, 0, 0, 0, 44])));
     }
 
-    #[tokio::test]
-    async fn a_device_without_a_radio_tells_nothing_and_has_no_gap() {
+    #[test]
+    fn a_device_without_a_radio_tells_nothing_and_has_no_gap() {
         let root = tempfile::tempdir().unwrap();
-        assert!(!has_radio(root.path()).await.unwrap());
+        assert!(!has_radio(root.path()));
         fs::create_dir_all(root.path().join("sys/class/ieee80211/phy0")).unwrap();
-        assert!(has_radio(root.path()).await.unwrap());
+        assert!(has_radio(root.path()));
     }
 }
