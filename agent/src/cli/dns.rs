@@ -30,7 +30,7 @@ pub struct DnsArgs {
     /// Over TLS; the certificate must be for NAME, or for the name in @ADDRESS#NAME
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
     tls: Option<Option<String>>,
-    /// Over HTTPS (HTTP/1.1) at this URL, or at https://SERVER/dns-query of each server
+    /// Over HTTPS at this URL, or at https://SERVER/dns-query of each server
     #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true)]
     https: Option<Option<String>>,
     /// Over all four
@@ -45,7 +45,10 @@ pub struct DnsArgs {
     /// Ask so often
     #[arg(short = 'c', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
-    /// Seconds between two questions
+    /// Keep so many questions under way at once
+    #[arg(short = 'q', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    at_once: u16,
+    /// Seconds between an answer and the next question
     #[arg(short = 'i', long, value_name = "SECONDS", default_value = "0.1", value_parser = seconds)]
     interval: Duration,
     /// Seconds to wait for each answer

@@ -33,7 +33,17 @@ impl Datagram {
 
     /// Sends one datagram; a full send buffer is an error, as nothing else was sent.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.forget_readiness();
         Ok(nix::sys::socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT).map(drop)?)
+    }
+
+    /// What is there now answers nothing that is sent now. So the next wait begins with waiting, not with a read in vain;
+    /// whatever comes after this wakes it, and then everything is read, the earlier first.
+    fn forget_readiness(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        self.0
+            .try_io(Interest::READABLE | Interest::ERROR, nothing)
+            .ok();
     }
 
     /// The next datagram, or what ICMP said.
@@ -82,6 +92,28 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_question_does_not_hide_its_answer() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = Datagram::connect(server.local_addr().unwrap()).unwrap();
+        let ours = socket.0.local_addr().unwrap();
+        let mut buffer = [0; 16];
+        for (late, answer) in [(b"late 1", b"answer"), (b"late 2", b"second")] {
+            server.send_to(late, ours).unwrap();
+            server.send_to(late, ours).unwrap();
+            socket.0.readable().await.unwrap();
+            socket.send(b"?").unwrap();
+            server.send_to(answer, ours).unwrap();
+            for expected in [late, late, answer] {
+                let length = timeout(Duration::from_secs(5), socket.receive(&mut buffer))
+                    .await
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(&buffer[..length], expected);
+            }
+        }
     }
 
     #[tokio::test]

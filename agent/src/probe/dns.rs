@@ -6,6 +6,7 @@
 mod client;
 mod cursor;
 pub(crate) mod data;
+mod http2;
 mod https;
 mod kind;
 mod lookup;

@@ -86,6 +86,17 @@ impl Pair {
         address: &str,
         answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
     ) {
+        self.serve_as("http/1.1", netns, address, answer);
+    }
+
+    /// The same by what ALPN calls so.
+    pub(crate) fn serve_as(
+        &self,
+        protocol: &str,
+        netns: &Netns,
+        address: &str,
+        answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static,
+    ) {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -94,7 +105,7 @@ impl Pair {
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], key)
             .unwrap();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let config = Arc::new(config);
         listen(netns, address, move |tcp| {
             let session = ServerConnection::new(Arc::clone(&config)).unwrap();

@@ -137,6 +137,58 @@ fn one_server_asked_in_four_ways_answers_alike() {
 }
 
 #[test]
+fn a_server_that_speaks_http_2_alone_is_asked_over_https_many_times_over_one_connection() {
+    let (device, gateway, root, settings) = device_of("nameserver 192.0.2.1\n");
+    let (ca, files) = (Ca::new(), tempfile::tempdir().unwrap());
+    ca.install(root.path());
+    let pair = ca.issue(&["192.0.2.1"], GOOD);
+    std::fs::write(files.path().join("key"), &pair.key_pem).unwrap();
+    std::fs::write(files.path().join("crt"), &pair.certificate_pem).unwrap();
+    let folder = files.path().display();
+    let _unbound = unbound(
+        &gateway,
+        &format!(
+            "interface: 192.0.2.1@443\nhttps-port: 443\nhttp-endpoint: \"/dns-query\"\ntls-service-key: \"{folder}/key\"\ntls-service-pem: \"{folder}/crt\""
+        ),
+    );
+    let words = "www.example --only --https=https://192.0.2.1/dns-query -c 40 -q 2 -i 0 -W 8";
+    let (told, ended) = asked(&device, &settings, words);
+    assert_eq!(ended, code(0), "{told:#}");
+    let server = &told["servers"][0];
+    assert_eq!(server["rtt_us"].as_array().unwrap().len(), 40);
+    assert_eq!(server["answer"]["records"][0]["data"], "198.51.100.7");
+    assert_eq!(server["verified"], true);
+    let (told, _) = asked(
+        &device,
+        &settings,
+        "www.example --only --https=https://192.0.2.1/else",
+    );
+    assert_eq!(told["servers"][0]["answer"]["error"], "HTTP status 404");
+}
+
+#[test]
+fn what_agrees_to_http_2_and_speaks_something_else_is_told_and_does_not_hang() {
+    let (device, gateway, root, settings) = device_of("nameserver 192.0.2.1\n");
+    let ca = Ca::new();
+    ca.install(root.path());
+    let pair = ca.issue(&["192.0.2.1"], GOOD);
+    let over = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes";
+    pair.serve_as("h2", &gateway, "192.0.2.1:443", |_| {
+        over.as_bytes().to_vec()
+    });
+    pair.serve_as("h2", &gateway, "192.0.2.1:444", |_| Vec::new());
+    for port in [443, 444] {
+        let words = format!("www.example --only --https=https://192.0.2.1:{port}/ -W 8");
+        let (told, ended) = asked(&device, &settings, &words);
+        assert_eq!(ended, code(1), "{told:#}");
+        assert_eq!(
+            told["servers"][0]["answer"]["failure"], "garbage",
+            "{told:#}"
+        );
+    }
+}
+
+#[test]
 fn servers_that_differ_are_named_in_plain_words() {
     let (device, gateway, _root, settings) = device_of("nameserver 192.0.2.1\n");
     gateway.ip("address add 192.0.2.3/24 dev isp");
@@ -265,4 +317,30 @@ fn what_answers_no_dns_over_https_is_told_by_its_status_or_as_no_http() {
         let error = told["servers"][0]["answer"]["error"].as_str().unwrap();
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn many_questions_at_once_are_all_asked_and_each_answered_once() {
+    let (device, gateway, _root, settings) = device_of("nameserver 192.0.2.1\n");
+    let _unbound = unbound(&gateway, "");
+    let (told, ended) = asked(
+        &device,
+        &settings,
+        "www.example --udp --tcp -c 101 -q 20 -i 0 -W 20",
+    );
+    assert_eq!(ended, code(0), "{told:#}");
+    for server in told["servers"].as_array().unwrap() {
+        assert_eq!(server["asked"], 101, "{server:#}");
+        assert_eq!(server["rtt_us"].as_array().unwrap().len(), 101);
+        assert_eq!(server["answer"]["records"][0]["data"], "198.51.100.7");
+    }
+}
+
+#[test]
+fn questions_at_once_that_nobody_answers_are_told_like_one() {
+    let (device, _gateway, _root, settings) = device_of("nameserver 192.0.2.99\n");
+    let (told, ended) = asked(&device, &settings, "www.example -c 6 -q 3 -i 0 -W 0.2");
+    assert_eq!(ended, code(1), "{told:#}");
+    assert_eq!(told["servers"][0]["asked"], 6);
+    assert_eq!(kinds(&told), ["no_answer"]);
 }

@@ -1,5 +1,5 @@
-//! One question after another to unbound on loopback: `aizen dns`, a bare connected socket, dnsperf and dig, taking
-//! turns. CPU is that of the client alone.
+//! Questions to unbound on loopback, one after the other and a hundred at once: `aizen dns`, a bare connected socket,
+//! dnsperf and dig, taking turns. CPU is that of the client alone.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -15,6 +15,8 @@ use super::cost;
 const QUESTIONS: u32 = 20_000;
 /// dig is a process each.
 const DIGS: u32 = 50;
+/// Under way at once, where many are.
+const AT_ONCE: &str = "100";
 const TURNS: usize = 5;
 const SERVER: &str = "127.0.0.1";
 const PORT: u16 = 53_053;
@@ -40,24 +42,30 @@ pub(super) fn rows(device: &Path) -> Result<String> {
 
 fn measured(device: &Path, folder: &Path) -> Result<String> {
     let (mut ours, mut bare, mut dnsperf, mut dig) = (vec![], vec![], vec![], vec![]);
+    let mut many = vec![];
     for _ in 0..TURNS {
-        ours.push(by_aizen(device)?);
+        ours.push(by_aizen(device, "1")?);
+        many.push(by_aizen(device, AT_ONCE)?.cpu_us);
         bare.push(by_socket()?);
         dnsperf.push(by_dnsperf(folder)?);
         dig.push(by_dig()?);
     }
     let [ours, bare] = [ours, bare].map(|turns| median(&turns));
-    let [dnsperf, dig] = [dnsperf, dig].map(middle);
+    let [many, dnsperf, dig] = [many, dnsperf, dig].map(middle);
     let mut rows = String::new();
-    for (name, peer) in [
-        ("a bare connected socket", bare.cpu_us),
-        ("`dnsperf -q 100`", dnsperf),
-        ("`dig`", dig),
+    for (what, own, name, peer) in [
+        (
+            "one after the other",
+            ours.cpu_us,
+            "a bare connected socket",
+            bare.cpu_us,
+        ),
+        ("100 at once", many, "`dnsperf -q 100`", dnsperf),
+        ("one after the other", ours.cpu_us, "`dig`", dig),
     ] {
         rows.push_str(&format!(
-            "| CPU of a DNS question over UDP, beside {name} | {:.1} µs | {peer:.1} µs | {:.3} |\n",
-            ours.cpu_us,
-            ours.cpu_us / peer
+            "| CPU of a DNS question over UDP, {what}, beside {name} | {own:.1} µs | {peer:.1} µs | {:.3} |\n",
+            own / peer
         ));
     }
     rows.push_str(&format!(
@@ -127,7 +135,7 @@ fn by_socket() -> Result<Cost> {
     })
 }
 
-fn by_aizen(device: &Path) -> Result<Cost> {
+fn by_aizen(device: &Path, at_once: &str) -> Result<Cost> {
     let before = cost::children()?;
     let output = Command::new(device)
         .args([
@@ -137,6 +145,8 @@ fn by_aizen(device: &Path) -> Result<Cost> {
             "--json",
             "-i",
             "0",
+            "-q",
+            at_once,
             "-c",
             &QUESTIONS.to_string(),
         ])
@@ -160,7 +170,7 @@ fn by_dnsperf(folder: &Path) -> Result<f64> {
     fs::write(&names, format!("{NAME} A\n"))?;
     let mut command = Command::new("dnsperf");
     command.args(["-s", SERVER, "-p", &PORT.to_string()]);
-    command.args(["-c", "1", "-T", "1", "-q", "100"]);
+    command.args(["-c", "1", "-T", "1", "-q", AT_ONCE]);
     command.args(["-n", &QUESTIONS.to_string(), "-d"]);
     let (cost, _) = cost::of(command.arg(&names))?;
     Ok(cost::us(cost.processor) / f64::from(QUESTIONS))

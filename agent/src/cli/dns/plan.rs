@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) targets: Vec<Target>,
     pub(super) roots: Option<Roots>,
     pub(super) count: u32,
+    /// Questions under way at each target; no more than `count`.
+    pub(super) at_once: u32,
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
 }
@@ -57,6 +59,10 @@ pub(super) enum Wrong {
     NotSecure,
     #[error("'{0}' can't stand in a certificate")]
     TlsName(String),
+    #[error(
+        "{targets} servers with {at_once} questions at once are more than {MAX_OPEN} sockets: ask fewer at once, or name servers with --only"
+    )]
+    TooManyAtOnce { targets: usize, at_once: u16 },
     #[error("no resolver is configured on this device: name one with @ADDRESS")]
     Nobody,
     #[error("--only asks the servers named with @ or a URL: name one")]
@@ -111,6 +117,7 @@ impl Plan {
             });
         }
         targets.truncate(MAX_TARGETS);
+        let targets_asked = targets.len();
         let encrypted = targets
             .iter()
             .any(|t| matches!(t.transport, Transport::Tls | Transport::Https(_)));
@@ -122,6 +129,7 @@ impl Plan {
                 .then(|| Roots::read(&settings.root).ok())
                 .flatten(),
             count: args.count,
+            at_once: at_once(args, targets_asked)?,
             interval: args.interval,
             timeout: args.timeout,
         })
@@ -168,6 +176,15 @@ fn words(args: &DnsArgs) -> Result<(Question, Option<String>, Vec<Server>), Wron
         },
     };
     Ok((question, address.is_none().then(|| text.clone()), servers))
+}
+
+/// Each question under way has a socket, and a port, of its own.
+fn at_once(args: &DnsArgs, targets: usize) -> Result<u32, Wrong> {
+    let at_once = args.at_once;
+    if targets * usize::from(at_once) > MAX_OPEN.max(targets) {
+        return Err(Wrong::TooManyAtOnce { targets, at_once });
+    }
+    Ok(u32::from(at_once).min(args.count))
 }
 
 fn targets_of(args: &DnsArgs, server: &Server, configured: bool) -> Result<Vec<Target>, Wrong> {
@@ -246,6 +263,8 @@ fn push_new(servers: &mut Vec<(Server, bool)>, server: (Server, bool)) {
 
 const USAGE: u8 = 2;
 const MAX_TARGETS: usize = 64;
+/// Sockets; a process may have 1024 files open.
+const MAX_OPEN: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -322,6 +341,7 @@ mod tests {
             "a --tls=192.0.2.1",
             "a --https=http://a/",
             "a --only",
+            "a --all -c 1000 -q 256",
         ] {
             assert_eq!(
                 plan(words).await.map(drop).unwrap_err().code(),

@@ -1,5 +1,6 @@
 //! The asking itself: every server in every way at the same time, each question with its own deadline.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -46,6 +47,18 @@ impl Told {
         }
     }
 
+    /// What several that asked the same target heard together; an answer says more than a failure.
+    fn and(mut self, other: Self) -> Self {
+        self.asked += other.asked;
+        self.rtts.extend(other.rtts);
+        self.setup = self.setup.max(other.setup);
+        self.verified = self.verified.or(other.verified);
+        if self.ended.is_err() {
+            self.ended = other.ended;
+        }
+        self
+    }
+
     /// The middle one of the round-trip times.
     pub(super) fn median(&self) -> Option<Duration> {
         let mut sorted = self.rtts.clone();
@@ -69,9 +82,11 @@ pub(super) async fn ask_all(plan: &Plan) -> Vec<Told> {
 }
 
 async fn ask(plan: &Plan, target: &Target, ended: watch::Receiver<bool>) -> Told {
-    let mut told = Told::new(target);
     let repeated = async {
-        repeat(plan, &mut told, ended).await;
+        let left = Cell::new(plan.count);
+        let asking = (0..plan.at_once).map(|_| repeat(plan, target, &left, ended.clone()));
+        let heard = join_all(asking).await.into_iter().reduce(Told::and);
+        let mut told = heard.unwrap_or_else(|| Told::new(target));
         if told.ended.as_ref().is_ok_and(|r| r.message.flags.truncated)
             && target.transport == Transport::Udp
         {
@@ -93,30 +108,35 @@ async fn ask(plan: &Plan, target: &Target, ended: watch::Receiver<bool>) -> Told
             question.options.unvalidated = true;
             told.unvalidated = Some(once(plan, target, &question).await);
         }
+        told
     };
-    let ((), absent) = tokio::join!(repeated, absent(plan, target));
+    let (mut told, absent) = tokio::join!(repeated, absent(plan, target));
     told.absent = absent;
     told
 }
 
-/// Asks as often as wanted, over one connection as long as it lasts.
-async fn repeat(plan: &Plan, told: &mut Told, mut ended: watch::Receiver<bool>) {
+/// Asks one after the other as long as some are left, over one connection as long as it lasts.
+async fn repeat(
+    plan: &Plan,
+    target: &Target,
+    left: &Cell<u32>,
+    mut ended: watch::Receiver<bool>,
+) -> Told {
+    let mut told = Told::new(target);
     let mut open: Option<Client> = None;
-    for n in 0..plan.count {
-        if n > 0 && !plan.interval.is_zero() {
+    while left.get() > 0 && !*ended.borrow() {
+        left.set(left.get() - 1);
+        if told.asked > 0 && !plan.interval.is_zero() {
             tokio::select! {
                 () = sleep(plan.interval) => {}
-                Ok(_) = ended.wait_for(|ended| *ended) => {}
+                Ok(_) = ended.wait_for(|ended| *ended) => break,
             }
-        }
-        if *ended.borrow() {
-            return;
         }
         told.asked += 1;
         let until = Instant::now() + plan.timeout;
         let client = match open.take() {
             Some(client) => Ok(client),
-            None => connect(plan, &told.target, until).await,
+            None => connect(plan, target, until).await,
         };
         let mut client = match client {
             Ok(client) => client,
@@ -133,6 +153,7 @@ async fn repeat(plan: &Plan, told: &mut Told, mut ended: watch::Receiver<bool>) 
             open = client.is_lasting().then_some(client);
         }
     }
+    told
 }
 
 async fn connect(plan: &Plan, target: &Target, until: Instant) -> Result<Client, Failure> {

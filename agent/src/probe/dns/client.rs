@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use super::http2::{self, Http2};
 use super::message::Message;
 use super::question::Question;
 use super::server::{Server, Transport};
@@ -94,8 +95,20 @@ impl Failure {
 /// A number for a question that nobody can guess (RFC 5452, 4.3).
 pub(super) fn draw_id() -> Result<u16, Failure> {
     let mut id = [0; 2];
-    getrandom::fill(&mut id).map_err(|error| Failure::Unreachable(io::Error::other(error)))?;
+    fill(&mut id)?;
     Ok(u16::from_be_bytes(id))
+}
+
+/// Several of them at once.
+pub(super) fn draw_ids(wanted: usize) -> Result<Vec<u16>, Failure> {
+    let mut bytes = vec![0; 2 * wanted];
+    fill(&mut bytes)?;
+    let (pairs, _) = bytes.as_chunks();
+    Ok(pairs.iter().copied().map(u16::from_be_bytes).collect())
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Failure> {
+    getrandom::fill(bytes).map_err(|error| Failure::Unreachable(io::Error::other(error)))
 }
 
 /// An open way to one server.
@@ -114,6 +127,7 @@ enum Way {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Https(Box<TlsStream<TcpStream>>, Url),
+    Http2(Box<Http2>),
 }
 
 impl Client {
@@ -142,17 +156,23 @@ impl Client {
                 }
                 Transport::Https(url) => {
                     let tcp = open(socket).await?;
-                    let protocols = [b"http/1.1".to_vec()];
+                    let protocols = [http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
                     let (stream, verified) =
                         secure(tcp, server, Some(&url.host), roots, &protocols).await?;
-                    (Way::Https(Box::new(stream), url.clone()), Some(verified))
+                    let url = url.clone();
+                    let way = if stream.get_ref().1.alpn_protocol() == Some(http2::PROTOCOL) {
+                        Way::Http2(Box::new(Http2::open(stream, url).await?))
+                    } else {
+                        Way::Https(Box::new(stream), url)
+                    };
+                    (way, Some(verified))
                 }
             })
         };
         let (way, verified) = in_time(until, opening).await?;
         let setup = match way {
             Way::Udp(_) => Duration::ZERO,
-            Way::Tcp(_) | Way::Tls(_) | Way::Https(..) => {
+            Way::Tcp(_) | Way::Tls(_) | Way::Https(..) | Way::Http2(_) => {
                 clock::since_boot().0.saturating_sub(began.0)
             }
         };
@@ -163,7 +183,7 @@ impl Client {
         })
     }
 
-    /// Asks once. Over HTTPS a client answers one question: the connection ends with it.
+    /// Asks once. Over HTTP/1.1 a client answers one question: the connection ends with it.
     ///
     /// # Errors
     /// A [`Failure`] if no answer comes before `until`.
@@ -174,6 +194,7 @@ impl Client {
             Way::Tcp(tcp) => in_time(until, stream::ask(tcp, question)).await,
             Way::Tls(tls) => in_time(until, stream::ask(tls, question)).await,
             Way::Https(tls, url) => in_time(until, https::ask(tls, url, question)).await,
+            Way::Http2(http) => in_time(until, http.ask(question)).await,
         }
     }
 

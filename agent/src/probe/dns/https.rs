@@ -1,4 +1,4 @@
-//! Questions over HTTPS (RFC 8484): one POST over HTTP/1.1, and the connection ends.
+//! Questions over HTTPS (RFC 8484) to servers that speak no HTTP/2: one POST over HTTP/1.1, and the connection ends.
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
@@ -39,6 +39,6 @@ where
 }
 
 /// The same for every question, so that caches know it again (RFC 8484, 4.1).
-const ID: u16 = 0;
-const TYPE: &str = "application/dns-message";
-const MAX_MESSAGE: usize = 65_535;
+pub(super) const ID: u16 = 0;
+pub(super) const TYPE: &str = "application/dns-message";
+pub(super) const MAX_MESSAGE: usize = 65_535;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{Failure, Reply};
+use super::client::{self, Failure, Reply};
 use super::question::{Judged, Question};
 use crate::clock;
 use crate::collect::datagram::Datagram;
@@ -14,6 +14,8 @@ use crate::collect::datagram::Datagram;
 #[derive(Debug)]
 pub struct Udp {
     socket: Datagram,
+    /// Drawn and not used yet.
+    ids: Vec<u16>,
     earlier: VecDeque<u16>,
     buffer: Vec<u8>,
 }
@@ -26,6 +28,7 @@ impl Udp {
     pub fn connect(server: SocketAddr) -> Result<Self, Failure> {
         Ok(Self {
             socket: Datagram::connect(server).map_err(Failure::from_io)?,
+            ids: Vec::new(),
             earlier: VecDeque::new(),
             buffer: vec![0; DATAGRAM],
         })
@@ -37,7 +40,7 @@ impl Udp {
     /// # Errors
     /// [`Failure::Garbage`] if nothing but that came; otherwise what the kernel said, or [`Failure::Timeout`].
     pub async fn ask(&mut self, question: &Question, until: Instant) -> Result<Reply, Failure> {
-        let id = super::client::draw_id()?;
+        let id = self.draw_id()?;
         let bytes = question.bytes(id);
         let sent = clock::since_boot();
         self.socket.send(&bytes).map_err(Failure::from_io)?;
@@ -66,6 +69,15 @@ impl Udp {
         ended
     }
 
+    /// A number that nobody can guess (RFC 5452, 4.3). The first is drawn alone; whoever asks on is given many at once.
+    fn draw_id(&mut self) -> Result<u16, Failure> {
+        if self.ids.is_empty() {
+            let wanted = if self.earlier.is_empty() { 1 } else { DRAWN };
+            self.ids = client::draw_ids(wanted)?;
+        }
+        self.ids.pop().map_or_else(client::draw_id, Ok)
+    }
+
     /// True for what carries the number of an earlier question of this socket.
     fn is_late(&self, datagram: &[u8]) -> bool {
         let id = datagram.first_chunk().map(|b| u16::from_be_bytes(*b));
@@ -76,3 +88,5 @@ impl Udp {
 /// Larger than any answer that we ask for: 1232 with EDNS, 512 without.
 const DATAGRAM: usize = 4096;
 const REMEMBERED: usize = 32;
+/// Numbers of one call of the kernel.
+const DRAWN: usize = 64;
