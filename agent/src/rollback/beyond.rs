@@ -1,5 +1,5 @@
-//! What netlink can set and no operation does: queueing, next hops, address labels, VLANs of bridges, a link's other
-//! settings (rtnetlink(7), linux/{rtnetlink,pkt_sched,nexthop,if_addrlabel,if_bridge,if_link}.h).
+//! What netlink can set and no operation does: queueing, next hops, address labels, VLANs and forwarding entries of
+//! bridges, a link's other settings (rtnetlink(7), linux/{rtnetlink,pkt_sched,nexthop,if_addrlabel,if_bridge,if_link,neighbour}.h).
 //!
 //! A script with capabilities reaches them, nothing else of ours does. They are kept and sent back as the kernel's own
 //! bytes, without what moves by itself.
@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Link,
     /// A VLAN of a bridge's port, or of the bridge.
     Vlan,
+    /// A forwarding entry of a bridge or of VXLAN that somebody made; those that they learn come and go.
+    Fdb,
     /// A queueing discipline that somebody chose: the kernel's own come by themselves.
     Queue,
     /// A class of one.
@@ -46,6 +48,7 @@ impl Kind {
         match self {
             Self::Link => 16,
             Self::Vlan => 112,
+            Self::Fdb => 28,
             Self::Queue => 36,
             Self::QueueClass => 40,
             Self::Filter => 44,
@@ -58,6 +61,7 @@ impl Kind {
         match self {
             Self::Link => "other settings of link",
             Self::Vlan => "bridge vlan",
+            Self::Fdb => "bridge fdb",
             Self::Queue => "qdisc",
             Self::QueueClass => "class",
             Self::Filter => "filter",
@@ -89,9 +93,10 @@ impl fmt::Display for BeyondKey {
     }
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Link,
     Kind::Vlan,
+    Kind::Fdb,
     Kind::Queue,
     Kind::QueueClass,
     Kind::Filter,
@@ -158,7 +163,13 @@ pub(crate) type Beyond = BTreeMap<BeyondKey, BeyondState>;
 /// Reads all of them. What this kernel does not have is not there.
 pub(crate) async fn read(names: &Names) -> Result<Beyond, NetlinkError> {
     let mut all = Beyond::new();
-    for kind in [Kind::Link, Kind::Vlan, Kind::NextHop, Kind::Label] {
+    for kind in [
+        Kind::Link,
+        Kind::Vlan,
+        Kind::Fdb,
+        Kind::NextHop,
+        Kind::Label,
+    ] {
         all.extend(ask(kind, decode::question(kind), names).await?);
     }
     let queues = ask(Kind::Queue, decode::question(Kind::Queue), names).await?;

@@ -66,11 +66,12 @@ impl fmt::Display for LinkState {
     }
 }
 
-/// Names and indices of the links, as of one dump.
+/// Names, indices and hardware addresses of the links, as of one dump.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     by_index: BTreeMap<u32, String>,
     by_name: BTreeMap<String, u32>,
+    macs: BTreeMap<u32, Mac>,
 }
 
 impl Names {
@@ -79,6 +80,10 @@ impl Names {
         Self {
             by_index: pairs.clone().collect(),
             by_name: pairs.map(|(index, name)| (name, index)).collect(),
+            macs: links
+                .iter()
+                .filter_map(|l| Some((l.seen.index, l.mac?)))
+                .collect(),
         }
     }
 
@@ -92,6 +97,11 @@ impl Names {
 
     pub(crate) fn index(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
+    }
+
+    /// The link's own hardware address.
+    pub(crate) fn mac(&self, index: u32) -> Option<Mac> {
+        self.macs.get(&index).copied()
     }
 
     /// The index, as the kernel would say that there is none.

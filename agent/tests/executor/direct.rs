@@ -252,6 +252,22 @@ const BEYOND: &[(&str, &str)] = &[
     ("ip link set wan promisc on", "other settings of link wan"),
     ("ip link set wan alias taken", "other settings of link wan"),
     ("ip link set wan group 9", "other settings of link wan"),
+    (
+        "bridge fdb add 02:00:00:00:00:51 dev port master static",
+        "bridge fdb dev port lladdr 02:00:00:00:00:51",
+    ),
+    (
+        "bridge fdb add 02:00:00:00:00:52 dev port master permanent",
+        "bridge fdb dev port lladdr 02:00:00:00:00:52",
+    ),
+    (
+        "bridge fdb del 02:00:00:00:00:50 dev port master",
+        "bridge fdb dev port lladdr 02:00:00:00:00:50",
+    ),
+    (
+        "bridge link set dev port isolated on learning off",
+        "other settings of link port",
+    ),
 ];
 
 /// What other tools than ours show.
@@ -263,6 +279,8 @@ fn everything() -> String {
         &["ip", "nexthop"],
         &["ip", "addrlabel"],
         &["ip", "-d", "link"],
+        // Without the groups that network cards let in.
+        &["bridge", "fdb", "show", "br", "inside"],
     ] {
         let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
         assert!(output.status.success(), "{words:?}: {output:?}");
@@ -280,6 +298,16 @@ fn violations(deeds: &[(&str, &str)]) {
             let done = Command::new("tc").args(words.split(' ')).status().unwrap();
             assert!(done.success(), "tc {words}");
         }
+        for words in [
+            "link add inside type bridge",
+            "link add port type veth peer name far2",
+            "link set port master inside",
+        ] {
+            lab::ip(words);
+        }
+        let words = "fdb add 02:00:00:00:00:50 dev port master static";
+        let made = Command::new("bridge").args(words.split(' ')).status();
+        assert!(made.unwrap().success(), "bridge {words}");
         lab::ip("nexthop add id 1 via 10.1.0.250 dev lan");
         let before = everything();
         for (deed, named) in deeds {

@@ -1,5 +1,7 @@
 //! The kernel's messages, without what moves by itself.
 
+use aizen_protocol::private::Mac;
+
 use super::*;
 
 /// `TC_H_ROOT`, `TC_H_INGRESS`.
@@ -27,12 +29,32 @@ const LINK: [u16; 8] = [13, 17, 20, 27, 39, 40, 41, 58];
 pub(super) const LINK_INFO: u16 = 18;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+/// `IFLA_INFO_SLAVE_KIND` and `IFLA_INFO_SLAVE_DATA`.
+const PORT_KIND: u16 = 4;
+const PORT_DATA: u16 = 5;
+/// What can be set of a bridge's port (`IFLA_BRPORT_PRIORITY` to `IFLA_BRPORT_NEIGH_VLAN_SUPPRESS`), without its state and
+/// its cost, which follow from the carrier and the speed.
+const PORT: [u16; 23] = [
+    2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 25, 27, 28, 29, 30, 31, 32, 33, 37, 39, 40, 42, 43,
+];
 /// What a bridge tells of its spanning tree and its timers (`IFLA_BR_ROOT_ID` to `IFLA_BR_GC_TIMER`).
 const BRIDGE_MOVES: std::ops::RangeInclusive<u16> = 10..=19;
 /// `AF_INET6`: nothing else has labels.
 const INET6: u8 = 10;
 /// `AF_BRIDGE`.
 pub(super) const BRIDGE: u8 = 7;
+/// `NDA_DST`, `LLADDR`, `VLAN`, `PORT`, `VNI`, `IFINDEX`, `MASTER`, `SRC_VNI` (linux/neighbour.h).
+const NDA_DST: u16 = 1;
+pub(super) const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+const NDA_MASTER: u16 = 9;
+const FORWARDING: [u16; 7] = [NDA_DST, NDA_LLADDR, NDA_VLAN, 6, 7, 8, 11];
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 0x02;
+const NTF_MASTER: u8 = 0x04;
+const NTF_EXT_LEARNED: u8 = 0x10;
+const NTF_STICKY: u8 = 0x40;
 /// `BRIDGE_VLANDB_ENTRY` with `_INFO` and `_RANGE`.
 const VLAN_ENTRY: u16 = 1;
 const VLAN_INFO: u16 = 1;
@@ -46,11 +68,11 @@ pub(super) fn question(kind: Kind) -> Vec<u8> {
         Kind::Link => 16,
         Kind::Vlan | Kind::NextHop => 8,
         Kind::Queue | Kind::QueueClass | Kind::Filter => 20,
-        Kind::Label => 12,
+        Kind::Label | Kind::Fdb => 12,
     };
     let mut header = vec![0; length];
     header[0] = match kind {
-        Kind::Vlan => BRIDGE,
+        Kind::Vlan | Kind::Fdb => BRIDGE,
         Kind::Label => INET6,
         _ => 0,
     };
@@ -88,6 +110,7 @@ pub(super) fn objects(kind: Kind, payload: &[u8], names: &Names) -> Vec<(BeyondK
     }
     let object = match kind {
         Kind::Link | Kind::Vlan => link(header, rest, names),
+        Kind::Fdb => forwarding(header, rest, names),
         Kind::Queue => queue(header, rest, names),
         Kind::QueueClass => class(header, rest, names),
         Kind::Filter => filter(header, rest, names),
@@ -200,6 +223,47 @@ fn filter(header: &[u8], rest: &[u8], names: &Names) -> Option<(String, BeyondSt
     Some((name, state))
 }
 
+/// `struct ndmsg` of what was made, not learned.
+fn forwarding(header: &[u8], rest: &[u8], names: &Names) -> Option<(String, BeyondState)> {
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    if state & (NUD_NOARP | NUD_PERMANENT) == 0 || header[10] & NTF_EXT_LEARNED != 0 {
+        return None;
+    }
+    let address = Mac(*find(rest, NDA_LLADDR)?.value.first_chunk()?);
+    let index = u32_at(header, 4);
+    let bridge = find(rest, NDA_MASTER).and_then(|a| a.u32());
+    let far = find(rest, NDA_DST).and_then(|a| a.ip());
+    let way = match (bridge, far) {
+        // Its own address and its bridge's come and go with them.
+        (Some(bridge), _)
+            if [index, bridge]
+                .map(|i| names.mac(i))
+                .contains(&Some(address)) =>
+        {
+            return None;
+        }
+        (Some(_), _) => NTF_MASTER,
+        (None, Some(_)) => NTF_SELF,
+        // What a network card lets in: groups that it joined, addresses of links above it.
+        (None, None) => return None,
+    };
+    let mut plain = header.to_vec();
+    plain[10] = header[10] & NTF_STICKY | way;
+    let mut name = format!("dev {} lladdr {address}", names.name(index));
+    if let Some(vlan) = find(rest, NDA_VLAN).and_then(|a| a.u16()) {
+        name += &format!(" vlan {vlan}");
+    }
+    if let Some(far) = far {
+        name += &format!(" dst {far}");
+    }
+    let state = BeyondState {
+        header: plain,
+        attributes: kept(rest, &FORWARDING),
+        carried: Attributes::new(),
+    };
+    Some((name, state))
+}
+
 fn next_hop(header: &[u8], rest: &[u8]) -> Option<(String, BeyondState)> {
     let id = find(rest, 1)?.u32()?;
     let mut header = header.to_vec();
@@ -268,6 +332,15 @@ fn link_info(value: &[u8]) -> Vec<u8> {
             put(&mut settings, setting.kind, setting.value);
         }
         put(&mut plain, INFO_DATA | NESTED, &settings);
+    }
+    let port = find(value, PORT_KIND).filter(|kind| kind.text() == "bridge");
+    if let (Some(kind), Some(data)) = (port, find(value, PORT_DATA)) {
+        let mut settings = Vec::new();
+        for setting in data.inner().filter(|s| PORT.contains(&s.kind)) {
+            put(&mut settings, setting.kind, setting.value);
+        }
+        put(&mut plain, PORT_KIND, kind.value);
+        put(&mut plain, PORT_DATA | NESTED, &settings);
     }
     plain
 }

@@ -1,8 +1,8 @@
 //! The way back: each object's own bytes, with the number that makes or removes it.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 
-use super::decode::{BRIDGE, FLAGS, KIND, LINK_INFO};
+use super::decode::{BRIDGE, FLAGS, KIND, LINK_INFO, NDA_LLADDR};
 use super::*;
 use crate::collect::netlink::tell_with;
 
@@ -41,7 +41,7 @@ pub(crate) async fn restore(
                 None => Ok(()),
             }
         }
-        Kind::Queue | Kind::QueueClass | Kind::Filter | Kind::NextHop | Kind::Label => {
+        Kind::Fdb | Kind::Queue | Kind::QueueClass | Kind::Filter | Kind::NextHop | Kind::Label => {
             // Disciplines and filters of another kind are not turned into each other.
             let same =
                 |a: &BeyondState, b: &BeyondState| a.header == b.header && word(a) == word(b);
@@ -51,10 +51,26 @@ pub(crate) async fn restore(
                 tell_with(&remove(kind, now), 0).await?;
             }
             match before {
-                Some(before) => tell_with(&make(kind, before), NLM_F_CREATE | NLM_F_REPLACE).await,
+                Some(before) => {
+                    tell_with(&make(kind, before), NLM_F_CREATE | replace(kind, before)).await
+                }
                 None => Ok(()),
             }
         }
+    }
+}
+
+/// A hardware address that leads to several tunnels has an entry for each (bridge(8)).
+fn replace(kind: Kind, state: &BeyondState) -> u16 {
+    let address = state
+        .attributes
+        .iter()
+        .find(|(kind, _)| *kind == NDA_LLADDR);
+    let several =
+        |mac: &[u8]| mac.iter().all(|b| *b == 0) || mac.first().is_some_and(|b| b & 1 != 0);
+    match address {
+        Some((_, mac)) if kind == Kind::Fdb && several(mac) => NLM_F_APPEND,
+        _ => NLM_F_REPLACE,
     }
 }
 
@@ -84,7 +100,13 @@ fn remove(kind: Kind, state: &BeyondState) -> Question {
                 .filter(|(kind, _)| *kind == NEXT_HOP_ID);
             attach(&mut body, &id.cloned().collect());
         }
-        Kind::Queue | Kind::QueueClass | Kind::Filter | Kind::Label | Kind::Link | Kind::Vlan => {
+        Kind::Fdb
+        | Kind::Queue
+        | Kind::QueueClass
+        | Kind::Filter
+        | Kind::Label
+        | Kind::Link
+        | Kind::Vlan => {
             attach(&mut body, &state.attributes);
         }
     }
