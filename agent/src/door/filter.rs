@@ -33,7 +33,7 @@ pub(super) async fn see() -> Result<Seen, DoorError> {
     }
     ruleset
         .gaps
-        .extend(aside::run("aizen-xtables", unseen_tables).await?);
+        .extend(aside::run_alone("aizen-xtables", unseen_tables).await?);
     Ok(ruleset.seen())
 }
 

@@ -20,7 +20,7 @@ use crate::collect::aside;
 
 /// Reads what matters of the last ten minutes.
 pub(super) async fn see() -> Result<Seen, DoorError> {
-    aside::run("aizen-kmsg", || read(Path::new("/dev/kmsg"))).await?
+    aside::run_alone("aizen-kmsg", || read(Path::new("/dev/kmsg"))).await?
 }
 
 fn read(path: &Path) -> Result<Seen, DoorError> {

@@ -141,7 +141,7 @@ fn batch(table: &str, text: Option<&str>) -> String {
 async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NftError> + Send + 'static,
 ) -> Result<T, NftError> {
-    aside::run("aizen-nft", work).await?
+    aside::run_alone("aizen-nft", work).await?
 }
 
 fn nft(words: &[&str], input: &str) -> Result<String, NftError> {

@@ -171,7 +171,7 @@ pub(crate) async fn is_running(world: &World, name: &str) -> Result<bool, Servic
         return recorded.is_running(name).ok_or(ServiceError::NoService);
     }
     let (manager, name) = (Manager::of(world)?, name.to_owned());
-    aside::run("aizen-service", move || {
+    aside::run_alone("aizen-service", move || {
         let until = Instant::now() + DEED;
         match manager {
             Manager::Systemd(bus) => systemd::is_running(&bus, &name, until),
@@ -188,7 +188,7 @@ pub(crate) async fn act(world: &World, name: &str, deed: Deed) -> Result<(), Ser
         return Ok(());
     }
     let (manager, name) = (Manager::of(world)?, name.to_owned());
-    aside::run("aizen-service", move || {
+    aside::run_alone("aizen-service", move || {
         let until = Instant::now() + DEED;
         match manager {
             Manager::Systemd(bus) => systemd::act(&bus, &name, deed, until),
@@ -251,7 +251,7 @@ pub(crate) async fn announce(world: &World, package: &str) -> Result<(), Service
     }
     let socket = ubus::socket(&world.root).ok_or(ServiceError::NoUbus)?;
     let package = package.to_owned();
-    aside::run("aizen-service", move || {
+    aside::run_alone("aizen-service", move || {
         let mut ubus = Ubus::connect(&socket, Instant::now() + DEED)?;
         let data = [("package", Argument::Text(&package))];
         let arguments = [
