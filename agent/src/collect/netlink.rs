@@ -7,6 +7,8 @@ pub(crate) mod attribute;
 pub(crate) mod ear;
 pub(crate) mod generic;
 
+use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -131,7 +133,7 @@ async fn dump_once<T, I: IntoIterator<Item = T>>(
     decode: &impl Fn(&Part<'_>) -> Option<I>,
     urgent: &impl Fn(&T) -> bool,
 ) -> Result<Dump<T>, NetlinkError> {
-    let socket = asked(question, NLM_F_REQUEST | NLM_F_DUMP)?;
+    let socket = asked_over(shared(question), question, NLM_F_REQUEST | NLM_F_DUMP)?;
     let mut dump = Dump {
         items: Vec::new(),
         beyond: 0,
@@ -140,12 +142,17 @@ async fn dump_once<T, I: IntoIterator<Item = T>>(
         torn: false,
     };
     let mut datagram = Vec::with_capacity(DATAGRAM);
+    let mut number = 0_u64;
     loop {
         answer(&socket, &mut datagram).await?;
         for part in parts(&datagram) {
             dump.torn |= part.header.flags & NLM_F_DUMP_INTR != 0;
             match part.header.message_type {
-                NLMSG_DONE => return ended(dump, part.payload),
+                NLMSG_DONE => {
+                    let dump = ended(dump, part.payload);
+                    share(question, socket);
+                    return dump;
+                }
                 NLMSG_ERROR => return Err(NetlinkError::Refused(refusal(part.payload))),
                 _ => match decode(&part) {
                     None => dump.undecoded += 1,
@@ -162,7 +169,38 @@ async fn dump_once<T, I: IntoIterator<Item = T>>(
             }
         }
         // A full routing table is hundreds of datagrams that are all there already.
-        tokio::task::yield_now().await;
+        number += 1;
+        if number.is_multiple_of(IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The socket of a question that has ended, for the next one of the same look: making one costs as much as a short
+    /// answer.
+    static SHARED: RefCell<Option<Socket>>;
+}
+
+/// Lets the dumps of `look` follow each other over one socket. The thread stays in its network namespace meanwhile.
+pub(crate) async fn sharing<T>(look: impl Future<Output = T>) -> T {
+    SHARED.scope(RefCell::default(), look).await
+}
+
+fn shared(question: &Question) -> Option<Socket> {
+    let own = question.protocol == NETLINK_ROUTE;
+    SHARED
+        .try_with(RefCell::take)
+        .ok()
+        .flatten()
+        .filter(|_| own)
+}
+
+/// Only one of which everything was read.
+fn share(question: &Question, socket: Socket) {
+    if question.protocol == NETLINK_ROUTE {
+        // Nobody shares outside of a look.
+        SHARED.try_with(|place| place.replace(Some(socket))).ok();
     }
 }
 
@@ -245,7 +283,14 @@ pub(crate) async fn ask_part<T>(
 }
 
 fn asked(question: &Question, flags: u16) -> io::Result<Socket> {
-    let socket = Socket::new(question.protocol)?;
+    asked_over(None, question, flags)
+}
+
+fn asked_over(open: Option<Socket>, question: &Question, flags: u16) -> io::Result<Socket> {
+    let socket = match open {
+        Some(socket) => socket,
+        None => Socket::new(question.protocol)?,
+    };
     // Sending binds it (netlink(7)).
     let kernel = SocketAddr::new(0, 0);
     socket.send_to(&question.bytes(flags), &kernel, DONT_WAIT)?;
@@ -335,12 +380,16 @@ const HEADER: usize = 16;
 /// Above the 32 KiB that the kernel fills at most (netlink_dump).
 const DATAGRAM: usize = 64 << 10;
 const ATTEMPTS: u32 = 4;
+/// Datagrams before others get their turn.
+const IN_A_ROW: u64 = 16;
 const DONT_WAIT: i32 = MsgFlags::MSG_DONTWAIT.bits();
 /// `NLM_F_DUMP_INTR` (linux/netlink.h).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -371,6 +420,24 @@ mod tests {
             datagram[..4].copy_from_slice(&length.to_ne_bytes());
             assert_eq!(parts(&datagram).count(), 0, "{length}");
         }
+    }
+
+    #[tokio::test]
+    async fn dumps_of_one_look_follow_each_other_over_one_socket_and_none_stays_behind() {
+        let links = Question::route(18, vec![0; 16]);
+        let ask = || dump_parts(&links, |part| Some([part.payload.len()]), |_| true);
+        let port = || SHARED.with(|socket| Some(socket.borrow().as_ref()?.as_raw_fd()));
+        sharing(async {
+            let first = ask().await.unwrap().items;
+            let over = port();
+            assert!(over.is_some());
+            assert_eq!(ask().await.unwrap().items.len(), first.len());
+            assert_eq!(port(), over);
+            let (one, other) = tokio::join!(ask(), ask());
+            assert_eq!(one.unwrap().items.len(), other.unwrap().items.len());
+        })
+        .await;
+        assert!(shared(&links).is_none());
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(crate) async fn collect(root: &Path, memory: &mut Memory) -> Result<Seen<Rad
         value: Radio::default(),
         gaps: Vec::new(),
     };
+    if lacks_wireless(root) {
+        return Ok(seen);
+    }
     let Some(family) = generic::family("nl80211").await? else {
         if has_radio(root) {
             seen.gaps
@@ -55,6 +58,12 @@ pub(crate) async fn collect(root: &Path, memory: &mut Memory) -> Result<Seen<Rad
         seen.value.interfaces.push(told);
     }
     Ok(seen)
+}
+
+/// True if the kernel shows its classes of devices, and none for radios (net/wireless/sysfs.c).
+fn lacks_wireless(root: &Path) -> bool {
+    let classes = root.join("sys/class");
+    !classes.join("ieee80211").exists() && classes.join("net").exists()
 }
 
 fn has_radio(root: &Path) -> bool {
@@ -218,7 +227,11 @@ mod tests {
     fn a_device_without_a_radio_tells_nothing_and_has_no_gap() {
         let root = tempfile::tempdir().unwrap();
         assert!(!has_radio(root.path()));
+        assert!(!lacks_wireless(root.path()), "nobody knows without /sys");
+        fs::create_dir_all(root.path().join("sys/class/net")).unwrap();
+        assert!(lacks_wireless(root.path()));
         fs::create_dir_all(root.path().join("sys/class/ieee80211/phy0")).unwrap();
         assert!(has_radio(root.path()));
+        assert!(!lacks_wireless(root.path()));
     }
 }

@@ -10,7 +10,7 @@ use super::{Part, Told, within};
 use crate::collect::schedule::Due;
 use crate::collect::{
     CollectError, Seen, Settings, address, aside, ethernet, fdb, forwarding, link, neighbour_table,
-    queue, resolvers, route, rule, wireless,
+    netlink, queue, resolvers, route, rule, wireless,
 };
 
 /// What one round keeps for the next.
@@ -79,18 +79,21 @@ pub(in crate::collect::round) async fn see(
         neighbour_tables,
         forwarding,
         resolvers,
-    ) = tokio::join!(
-        see_links(settings, due, fdb),
-        within(budget, queue::collect()),
-        within(budget, wireless::collect(root, wireless)),
-        within(budget, address::collect()),
-        within(budget, route::collect()),
-        within(budget, rule::collect()),
-        within(budget, neighbour_table::collect()),
-        // What the kernel makes up while it is read can't hang.
-        within(budget, async { Ok(forwarding::collect(root)) }),
-        within(budget, see_resolvers(settings)),
-    );
+    ) = netlink::sharing(async {
+        tokio::join!(
+            see_links(settings, due, fdb),
+            within(budget, queue::collect()),
+            within(budget, wireless::collect(root, wireless)),
+            within(budget, address::collect()),
+            within(budget, route::collect()),
+            within(budget, rule::collect()),
+            within(budget, neighbour_table::collect()),
+            // What the kernel makes up while it is read can't hang.
+            within(budget, async { Ok(forwarding::collect(root)) }),
+            within(budget, see_resolvers(settings)),
+        )
+    })
+    .await;
     Tables {
         links,
         ethernet,
