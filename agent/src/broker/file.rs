@@ -119,9 +119,8 @@ pub(super) fn diff(path: &str, before: &FileState, after: &FileState) -> String 
     head + &fine(&name(before), &name(after), old, new)
 }
 
-/// The shortest diff, three lines around each change. `TextDiff` would bring every algorithm of the crate into the
-/// program, half a megabyte of them.
-fn fine(from: &str, to: &str, old: &str, new: &str) -> String {
+/// The shortest diff, three lines around each change.
+pub(super) fn fine(from: &str, to: &str, old: &str, new: &str) -> String {
     let lines = |text| str::split_inclusive(text, '\n').collect::<Vec<&str>>();
     let (old, new) = (lines(old), lines(new));
     let mut found = Compact::new(Replace::new(Capture::new()), &*old, &*new);

@@ -1,7 +1,6 @@
 //! Tables of nftables: replaced whole or removed, in one transaction of the kernel.
 
 use aizen_protocol::limit;
-use similar::TextDiff;
 
 use super::{BrokerError, Plan};
 use crate::rollback::inverse::Inverse;
@@ -164,11 +163,7 @@ pub(super) fn diff(table: &str, before: Option<&TableState>, tables: &Tables) ->
     if super::file::is_long(&old, &new) {
         return super::file::coarse(&from, &to, &old, &new);
     }
-    TextDiff::from_lines(&old, &new)
-        .unified_diff()
-        .context_radius(3)
-        .header(&from, &to)
-        .to_string()
+    super::file::fine(&from, &to, &old, &new)
 }
 
 #[cfg(test)]
