@@ -188,12 +188,15 @@ pub async fn run(
 
 /// Opens the state directory, as soon as who recovers at the moment is done.
 async fn open(settings: Settings) -> Result<Shared, ExecutorError> {
-    let began = clock::since_boot();
+    let until = clock::since_boot().0.saturating_add(TAKEN);
+    let mut told = false;
     loop {
         match Shared::open(settings.clone()) {
-            Err(error)
-                if error.is_in_use() && clock::since_boot().0.saturating_sub(began.0) < TAKEN =>
-            {
+            Err(error) if error.is_in_use() && clock::since_boot().0 < until => {
+                if !told {
+                    tracing::warn!(%error, "waiting until it is free");
+                }
+                told = true;
                 tokio::time::sleep(TAKEN_LOOK).await;
             }
             opened => return opened,

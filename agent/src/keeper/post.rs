@@ -14,6 +14,8 @@ use super::{KEEP_WORD, Order, Word};
 use crate::confirm::deadline::Deadline;
 use crate::executor::Settings;
 
+/// How long a change waits for its keeper, which is being started since the state before is read.
+const STARTING: Duration = Duration::from_secs(2);
 /// How long a keeper that was told the end may take to leave, before it is killed.
 const LEAVING: Duration = Duration::from_secs(2);
 /// From one look at its process to the next.
@@ -63,11 +65,12 @@ impl Keeper {
     /// Tells it the deadline. To be called before anything is touched.
     pub(crate) async fn arm(&mut self, deadline: &Deadline) {
         if let Self::Starting(starting) = self {
-            *self = match starting.await.map_err(io::Error::from) {
-                Ok(Ok(post)) => Self::Posted(post),
-                Ok(Err(error)) | Err(error) => {
-                    Self::lost(format!("could not be started ({error})"))
-                }
+            *self = match tokio::time::timeout(STARTING, starting).await {
+                Ok(Ok(Ok(post))) => Self::Posted(post),
+                Ok(Ok(Err(error))) => Self::lost(format!("could not be started ({error})")),
+                Ok(Err(error)) => Self::lost(format!("could not be started ({error})")),
+                // One that is started later finds nobody to listen to, and ends.
+                Err(_) => Self::lost("was not started in time".to_owned()),
             };
         }
         if let Self::Posted(post) = self {
