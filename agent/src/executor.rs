@@ -19,11 +19,13 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::clock;
 use crate::control::Guests;
 use crate::report::ReportError;
 use crate::rollback::SealError;
+use crate::rollback::journal::JournalError;
 use crate::store::StoreError;
-use crate::{execute, notify};
+use crate::{execute, keeper, notify};
 
 pub(crate) mod admission;
 pub(crate) mod closing;
@@ -53,6 +55,11 @@ const CONNECTIONS_EACH: usize = 16;
 /// Requests that wait for the one owner.
 const ASKS: usize = 32;
 
+/// How long a start waits for a keeper or `aizen recover` that has the journal; usually they are done within a second.
+const TAKEN: Duration = Duration::from_secs(60);
+/// From one look whether it is free to the next.
+const TAKEN_LOOK: Duration = Duration::from_millis(50);
+
 /// What the executor needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -70,6 +77,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// How scripts are run.
     pub execute: execute::Settings,
+    /// How the second keeper of a deadline waits.
+    pub keeper: keeper::Settings,
 }
 
 impl Default for Settings {
@@ -82,6 +91,7 @@ impl Default for Settings {
             daemon: None,
             name: None,
             execute: execute::Settings::default(),
+            keeper: keeper::Settings::default(),
         }
     }
 }
@@ -138,6 +148,16 @@ pub enum ExecutorError {
     },
 }
 
+impl ExecutorError {
+    /// True if somebody else has the journal at this moment.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            Self::Ledger(LedgerError::Journal(JournalError::InUse { .. }))
+        )
+    }
+}
+
 /// A piece of work that the owner drives beside everything else.
 type Job = Pin<Box<dyn Future<Output = ()>>>;
 /// The pending change.
@@ -153,17 +173,35 @@ pub async fn run(
     listener: std::os::unix::net::UnixListener,
     idle_exit: Option<Duration>,
 ) -> Result<(), ExecutorError> {
-    let shared = Rc::new(Shared::open(settings)?);
-    alive_during(async {
+    let shared = alive_during(async {
+        let shared = open(settings).await?;
         crate::recover::recover(&shared).await?;
         measure_isolation(&shared).await;
-        Ok::<(), ExecutorError>(())
+        Ok::<_, ExecutorError>(Rc::new(shared))
     })
     .await?;
     let socket = |source| ExecutorError::Socket { source };
     listener.set_nonblocking(true).map_err(socket)?;
     let listener = UnixListener::from_std(listener).map_err(socket)?;
     alive_during(serve(shared, listener, idle_exit)).await
+}
+
+/// Opens the state directory, as soon as who recovers at the moment is done.
+async fn open(settings: Settings) -> Result<Shared, ExecutorError> {
+    let until = clock::since_boot().0.saturating_add(TAKEN);
+    let mut told = false;
+    loop {
+        match Shared::open(settings.clone()) {
+            Err(error) if error.is_in_use() && clock::since_boot().0 < until => {
+                if !told {
+                    tracing::warn!(%error, "waiting until it is free");
+                }
+                told = true;
+                tokio::time::sleep(TAKEN_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn measure_isolation(shared: &Shared) {
@@ -236,12 +274,10 @@ async fn serve(
             () = wait(idle_exit), if idle => return Ok(()),
         }
         if shared.failed.get() && change.is_none() {
-            return Err(
-                LedgerError::from(crate::rollback::journal::JournalError::Failed {
-                    path: shared.store.path("journal"),
-                })
-                .into(),
-            );
+            return Err(LedgerError::from(JournalError::Failed {
+                path: shared.store.path("journal"),
+            })
+            .into());
         }
     }
 }

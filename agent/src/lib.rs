@@ -49,4 +49,5 @@ pub mod fuzz;
 pub mod cli;
 pub mod daemon;
 pub mod executor;
+pub mod keeper;
 pub mod recover;

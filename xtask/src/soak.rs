@@ -72,6 +72,9 @@ pub(crate) struct PowerArgs {
     /// The file system of the device's disk
     #[arg(long, value_enum, default_value = "ext4")]
     fs: FileSystemName,
+    /// What a cut leaves whole or not at all, bytes: 512 is all that a disk promises
+    #[arg(long, default_value_t = vm::disk::UNIT, value_parser = clap::value_parser!(u64).range(512..))]
+    unit: u64,
 }
 
 #[derive(Args)]
@@ -158,6 +161,7 @@ fn power(args: &PowerArgs, folder: &Path) -> Result<()> {
         file_system,
         rounds: args.rounds,
         seed,
+        unit: args.unit,
     };
     let rounds = power::run(&soak, folder, &mut |round| say(&round.line()))?;
     say(&format!("\n{}", power::table(&rounds)));

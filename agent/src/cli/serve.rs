@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Config;
-use crate::{control, daemon, executor, recover};
+use crate::{control, daemon, executor, keeper, recover};
 
 /// Without work for so long an executor that its socket started ends: the next request starts it again.
 const IDLE: Duration = Duration::from_secs(30);
@@ -60,6 +60,21 @@ pub(super) fn recover(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The second keeper of a deadline, which the executor starts.
+pub(super) fn keep() -> ExitCode {
+    log();
+    match keeper::main() {
+        Ok(end) => {
+            tracing::debug!(?end, "a keeper ends");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(%error, "no second keeper");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn need_root() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("this program changes the device and needs root; 'aizen diagnose' does not");
@@ -100,6 +115,8 @@ fn log() {
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_writer(io::stderr)
+                    // Whoever read it may be gone with the login; to complain there would end this program.
+                    .log_internal_errors(false)
                     .with_ansi(false),
             )
             .init(),

@@ -1,6 +1,8 @@
 //! The executor's journal as changes: what is appended is applied, what is read back is replayed.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use aizen_protocol::control::ChangeSummary;
 use aizen_protocol::id::{ChangeId, Digest, PackageId};
@@ -278,6 +280,38 @@ impl Ledger {
     }
 }
 
+/// A change as a journal tells it at this moment, read without the journal's lock; none if neither is there.
+pub(crate) fn look_up(journal: &Path, wanted: &ChangeId) -> Result<Option<Change>, LedgerError> {
+    let entries = match Journal::peek::<Entry>(journal) {
+        Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        entries => entries?,
+    };
+    let mut found: Option<Change> = None;
+    for entry in entries {
+        match entry {
+            Entry::Admitted { admission, moment } if admission.change == *wanted => {
+                found = Some(Change::admitted(admission, moment.at));
+            }
+            Entry::Event {
+                change,
+                event,
+                moment,
+            } if change == *wanted => {
+                let known = found.as_mut().ok_or(LedgerError::UnknownChange(change))?;
+                known.apply(&event, moment.at)?;
+            }
+            Entry::Continued
+            | Entry::Admitted { .. }
+            | Entry::Event { .. }
+            | Entry::Refused { .. }
+            | Entry::Paused { .. } => {}
+        }
+    }
+    Ok(found)
+}
+
 /// A change as it stands in lists: one that is reported is named by how it ended.
 pub(crate) fn summary(change: &Change) -> ChangeSummary {
     let stage = change
@@ -351,6 +385,10 @@ mod tests {
         ));
         close(&mut ledger, "chg-1");
         ledger.admit(named("chg-2"), &moment()).unwrap();
+        let seen = |change: &str| look_up(&store.path("journal"), &change.parse().unwrap());
+        assert!(!seen("chg-1").unwrap().unwrap().is_open());
+        assert!(seen("chg-2").unwrap().unwrap().is_open());
+        assert_eq!(seen("chg-3").unwrap(), None);
         let summaries = ledger.summaries();
         drop(ledger);
         let again = Ledger::open(&store).unwrap();

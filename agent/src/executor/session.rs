@@ -29,6 +29,7 @@ use crate::confirm::health::{Health, Watch};
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
 use crate::execute::{self, Attempt, Ground};
+use crate::keeper::Keeper;
 use crate::rehearse::way::{self, Ways};
 use crate::rollback::checkpoint::{CheckpointError, Network};
 use crate::rollback::kernel::Kernel;
@@ -68,6 +69,7 @@ pub(crate) struct Session {
     admitted: Admitted,
     commands: mpsc::Receiver<Command>,
     evidence: Evidence,
+    keeper: Keeper,
 }
 
 impl Session {
@@ -81,6 +83,7 @@ impl Session {
             admitted,
             commands,
             evidence: Evidence::default(),
+            keeper: Keeper::None,
         }
     }
 
@@ -97,7 +100,9 @@ impl Session {
             closing::put_back_unrecorded(&self.shared, &change).await;
             return Err(error);
         }
+        self.evidence.notes.extend(self.keeper.note());
         let (local, signed) = closing::report(&self.shared, &change, self.evidence)?;
+        self.keeper.end().await;
         self.shared
             .watchers
             .borrow_mut()
@@ -128,6 +133,7 @@ impl Session {
     }
 
     async fn repair(&mut self) -> Told {
+        self.keeper = Keeper::start(&self.shared.settings, self.change());
         let before = match self.snapshot().await {
             Ok(before) => before,
             Err(detail) => {
@@ -143,6 +149,7 @@ impl Session {
         let within = Duration::from_secs(confirm.within_s.into());
         let now = self.shared.moment();
         let deadline = Deadline::after(now.boot, now.since_boot, within);
+        self.keeper.arm(&deadline).await;
         self.record(Event::Armed {
             deadline: deadline.clone(),
         })?;

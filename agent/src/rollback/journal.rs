@@ -122,27 +122,11 @@ impl Journal {
             },
             std::fs::TryLockError::Error(source) => fail(source),
         })?;
-        let mut bytes = Vec::new();
-        (&mut file)
-            .take(JOURNAL + 1)
-            .read_to_end(&mut bytes)
-            .map_err(fail)?;
-        let damaged = |offset: u64, what| JournalError::Damaged {
-            path: path.to_owned(),
-            offset,
-            what,
-        };
-        if bytes.len() as u64 > JOURNAL {
-            return Err(damaged(JOURNAL, "longer than any journal of this program"));
-        }
-        let scan = scan(&bytes).map_err(|(offset, what)| damaged(offset as u64, what))?;
-        let mut records = Vec::with_capacity(scan.payloads.len());
-        for payload in scan.payloads {
-            let record = serde_json::from_slice(&bytes[payload.clone()])
-                .map_err(|_| damaged(payload.start as u64, "a record of an unknown form"))?;
-            records.push(record);
-        }
-        let torn = (bytes.len() - scan.end) as u64;
+        let Read {
+            scan,
+            records,
+            torn,
+        } = read(path, &mut file)?;
         let end = scan.end as u64;
         if torn > 0 {
             file.set_len(end).map_err(fail)?;
@@ -161,6 +145,19 @@ impl Journal {
             records,
             torn,
         })
+    }
+
+    /// Reads the records of a journal that somebody else may have open, without a lock, oldest first. A record that is
+    /// being written is left out.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`], [`JournalError::Io`].
+    pub fn peek<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JournalError> {
+        let mut file = File::open(path).map_err(|source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(read(path, &mut file)?.records)
     }
 
     /// Appends a record and returns when it is on the disk.
@@ -291,6 +288,42 @@ impl Journal {
     }
 }
 
+/// What a journal holds.
+struct Read<T> {
+    scan: Scan,
+    records: Vec<T>,
+    torn: u64,
+}
+
+fn read<T: DeserializeOwned>(path: &Path, file: &mut File) -> Result<Read<T>, JournalError> {
+    let mut bytes = Vec::new();
+    let taken = file.take(JOURNAL + 1).read_to_end(&mut bytes);
+    taken.map_err(|source| JournalError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let damaged = |offset: u64, what| JournalError::Damaged {
+        path: path.to_owned(),
+        offset,
+        what,
+    };
+    if bytes.len() as u64 > JOURNAL {
+        return Err(damaged(JOURNAL, "longer than any journal of this program"));
+    }
+    let scan = scan(&bytes).map_err(|(offset, what)| damaged(offset as u64, what))?;
+    let mut records = Vec::with_capacity(scan.payloads.len());
+    for payload in &scan.payloads {
+        let record = serde_json::from_slice(&bytes[payload.clone()])
+            .map_err(|_| damaged(payload.start as u64, "a record of an unknown form"))?;
+        records.push(record);
+    }
+    Ok(Read {
+        torn: (bytes.len() - scan.end) as u64,
+        scan,
+        records,
+    })
+}
+
 fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
@@ -415,6 +448,21 @@ mod tests {
             journal.append(record).unwrap();
         }
         path
+    }
+
+    #[test]
+    fn a_journal_that_somebody_has_open_can_be_read_without_what_is_half_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = filled(dir.path(), &["one", "two"]);
+        let whole = std::fs::read(&path).unwrap();
+        let _open = Journal::open::<String>(&path).unwrap();
+        assert_eq!(Journal::peek::<String>(&path).unwrap(), ["one", "two"]);
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(Journal::peek::<String>(&path).unwrap(), ["one"]);
+        assert_eq!(std::fs::read(&path).unwrap().len(), whole.len() - 1);
+        std::fs::remove_file(&path).unwrap();
+        let gone = Journal::peek::<String>(&path);
+        assert!(matches!(gone, Err(JournalError::Io { .. })), "{gone:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::Future;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use aizen_agent::control::Connection;
 use aizen_agent::execute;
 use aizen_agent::executor::{self, Settings};
+use aizen_agent::keeper::{self, KEEP_WORD};
 use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest};
 use aizen_protocol::envelope::{Envelope, PayloadType};
 use aizen_protocol::id::{ChangeId, Digest, PackageId};
@@ -239,8 +241,58 @@ impl Device {
         executor.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// `kill -9`.
+    /// What a power cut or a service manager ends: the executor, and the keeper beside it.
     pub(crate) fn kill(&mut self) {
+        self.kill_alone();
+        self.kill_keepers();
+    }
+
+    /// `kill -9` of every keeper of this device.
+    pub(crate) fn kill_keepers(&self) {
+        loop {
+            let keepers = self.keepers();
+            if keepers.is_empty() {
+                return;
+            }
+            for keeper in keepers {
+                // It may have ended meanwhile.
+                kill(keeper, Signal::SIGKILL).ok();
+            }
+        }
+    }
+
+    /// The living keepers of this device.
+    pub(crate) fn keepers(&self) -> Vec<Pid> {
+        let state = self.path("state");
+        let keeps = |line: &[u8]| {
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words
+                .get(1)
+                .is_some_and(|word| *word == KEEP_WORD.as_bytes())
+                && words
+                    .get(2)
+                    .is_some_and(|word| *word == state.as_os_str().as_bytes())
+        };
+        let found = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| {
+                let id = entry.file_name().to_string_lossy().parse::<i32>().ok()?;
+                // One that ended has no words any more.
+                let line = fs::read(entry.path().join("cmdline")).ok()?;
+                keeps(&line).then_some(Pid::from_raw(id))
+            });
+        found.collect()
+    }
+
+    /// Another grace and margin than a device's; from the next start on.
+    pub(crate) fn keeper_waits(&self, grace: Duration, margin: Duration) {
+        let text = format!("{} {}", grace.as_millis(), margin.as_millis());
+        fs::write(self.path("keeper"), text).unwrap();
+    }
+
+    /// `kill -9` of the executor alone.
+    pub(crate) fn kill_alone(&mut self) {
         if let Some(mut child) = self.executor.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -376,6 +428,7 @@ impl Drop for Device {
             child.kill().ok();
             child.wait().ok();
         }
+        self.kill_keepers();
     }
 }
 
@@ -439,6 +492,7 @@ fn settings(folder: &Path) -> Settings {
         sanitizer_key: folder.join("sanitizer.key"),
         policy: folder.join("policy.toml"),
         root: folder.join("root"),
+        keeper: keeping(folder),
         execute: execute::Settings {
             direct_user: Some((SCRIPT_USER, SCRIPT_USER))
                 .filter(|_| !folder.join("no-user").exists()),
@@ -448,6 +502,16 @@ fn settings(folder: &Path) -> Settings {
     }
 }
 
+fn keeping(folder: &Path) -> keeper::Settings {
+    let mut settings = keeper::Settings::default();
+    if let Ok(text) = fs::read_to_string(folder.join("keeper")) {
+        let (grace, margin) = text.split_once(' ').unwrap();
+        settings.grace = Duration::from_millis(grace.parse().unwrap());
+        settings.margin = Duration::from_millis(margin.parse().unwrap());
+    }
+    settings
+}
+
 /// This program as something else; none if it was not asked to.
 pub(crate) fn play_role(words: &[String]) -> Option<ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -455,6 +519,13 @@ pub(crate) fn play_role(words: &[String]) -> Option<ExitCode> {
         ["role", "executor", folder] => Some(executor(Path::new(folder))),
         ["role", "ask", socket, request] => Some(ask(Path::new(socket), request)),
         ["role", "rounds", ..] => crate::rounds::play(&words),
+        [KEEP_WORD, ..] => Some(match keeper::main() {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        }),
         [aizen_agent::rehearse::SHADOW_WORD, ..] => aizen_agent::rehearse::shadow_main(),
         _ => None,
     }

@@ -19,6 +19,7 @@ mod direct;
 mod door;
 mod faults;
 mod foreseen;
+mod keeper;
 #[path = "../broker/lab.rs"]
 #[expect(
     dead_code,
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         .chain(foreseen::ALL)
         .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(loops::ALL)
+        .chain(keeper::ALL)
         .chain(rounds::ALL)
         .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))

@@ -1,4 +1,4 @@
-//! A disk with a cache that a power cut empties: what the guest did not flush is lost, kept or torn, sector by sector.
+//! A disk with a cache that a power cut empties: what the guest did not flush is lost, kept or torn, unit by unit.
 //!
 //! Killing qemu alone loses nothing that the guest had sent: this machine's page cache keeps it. So the disk is a
 //! server (NBD) in this process. Writes go to the image that the guest sees and into a log; a flush carries the log to
@@ -12,20 +12,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::nbd::{self, Request};
 use crate::lab::draw::Draw;
 
-/// What a disk writes whole or not at all, bytes.
+/// What a disk says that it writes whole or not at all, bytes.
+#[cfg(test)]
 const SECTOR: usize = 512;
+/// What disks and flash really write whole or not at all, bytes: physical sectors of disks and pages of flash have 4096 or
+/// more behind logical sectors of 512 (`/sys/block/*/queue/physical_block_size`).
+pub const UNIT: u64 = 4096;
 
 /// What a power cut left of the writes that were not flushed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spared {
-    /// Sectors in the cache at the cut.
+    /// Units in the cache at the cut.
     pub cached: usize,
-    /// Of these, sectors that reached the disk.
+    /// Of these, units that reached the disk.
     pub kept: usize,
 }
 
@@ -47,6 +51,14 @@ struct State {
 pub struct Disk {
     state: Arc<Mutex<State>>,
     socket: PathBuf,
+    /// What a cut leaves whole or not at all, bytes.
+    unit: u64,
+}
+
+/// The part of a write up to the next unit's beginning, and what is left of it.
+fn torn(unit: u64, offset: u64, bytes: &[u8]) -> (&[u8], &[u8]) {
+    let room = usize::try_from(unit - offset % unit).unwrap_or(usize::MAX);
+    bytes.split_at(room.min(bytes.len()))
 }
 
 fn hold(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -54,11 +66,12 @@ fn hold(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Disk {
-    /// Serves an image; the file itself is what is safe.
+    /// Serves an image; the file itself is what is safe. A cut leaves each `unit` of so many bytes whole or not at all.
     ///
     /// # Errors
-    /// If a copy can't be made or the socket can't be opened.
-    pub fn serve(image: &Path, socket: &Path) -> Result<Self> {
+    /// If a copy can't be made or the socket can't be opened; a unit of nothing.
+    pub fn serve(image: &Path, socket: &Path, unit: u64) -> Result<Self> {
+        ensure!(unit > 0, "a disk writes at least one byte at once");
         let copy = image.with_extension("seen");
         fs::copy(image, &copy)?;
         let open = |path: &Path| {
@@ -86,6 +99,7 @@ impl Disk {
         Ok(Self {
             state,
             socket: socket.to_owned(),
+            unit,
         })
     }
 
@@ -120,7 +134,7 @@ impl Disk {
         hold(&self.state).cut
     }
 
-    /// The power is back; call it once the machine is gone. `draw` says which of the cached sectors reached the disk:
+    /// The power is back; call it once the machine is gone. `draw` says which of the cached units reached the disk:
     /// all, none, or each with a chance of its own for this cut.
     ///
     /// # Errors
@@ -132,14 +146,15 @@ impl Disk {
         let mut spared = Spared::default();
         let log = std::mem::take(&mut state.log);
         for (offset, bytes) in &log {
-            let mut at = *offset;
-            for sector in bytes.chunks(SECTOR) {
+            let (mut at, mut left) = (*offset, bytes.as_slice());
+            while !left.is_empty() {
+                let (part, rest) = torn(self.unit, at, left);
                 spared.cached += 1;
                 if draw.below(100) < chance {
                     spared.kept += 1;
-                    state.safe.write_all_at(sector, at)?;
+                    state.safe.write_all_at(part, at)?;
                 }
-                at += sector.len() as u64;
+                (at, left) = (at + part.len() as u64, rest);
             }
         }
         for (offset, bytes) in &log {
@@ -259,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn a_write_is_torn_where_a_unit_begins_and_nowhere_else() {
+        let bytes = [0; 6000];
+        let parts = |unit, mut at: u64, mut left: &[u8]| {
+            let mut parts = Vec::new();
+            while !left.is_empty() {
+                let (part, rest) = torn(unit, at, left);
+                parts.push(part.len());
+                (at, left) = (at + part.len() as u64, rest);
+            }
+            parts
+        };
+        assert_eq!(parts(4096, 1024, &bytes[..1024]), [1024]);
+        assert_eq!(parts(512, 1024, &bytes[..1024]), [512, 512]);
+        assert_eq!(parts(4096, 1024, &bytes), [3072, 2928]);
+        assert_eq!(parts(4096, 0, &bytes[..4096]), [4096]);
+    }
+
+    #[test]
     fn after_a_cut_the_guest_sees_what_is_safe_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         for seed in 0..40 {
@@ -267,6 +300,7 @@ mod tests {
             let disk = Disk {
                 state: Arc::new(Mutex::new(fresh)),
                 socket: PathBuf::new(),
+                unit: UNIT,
             };
             disk.cut_now();
             let spared = disk.restore_power(&mut Draw::new(seed)).unwrap();

@@ -48,6 +48,8 @@ pub struct Soak<'a> {
     pub rounds: u32,
     /// What kinds, endings and moments are drawn from.
     pub seed: u64,
+    /// What a cut leaves whole or not at all, bytes.
+    pub unit: u64,
 }
 
 /// From where a round counts writes and flushes.
@@ -77,6 +79,8 @@ pub struct Round {
     pub spared: Spared,
     /// Cuts during the recovery.
     pub again: u32,
+    /// The check before a mount had something to repair.
+    pub repaired: bool,
     /// How the change ended in the end.
     pub end: String,
     /// What must not be.
@@ -93,7 +97,7 @@ impl Round {
             "BAD "
         };
         let mut line = format!(
-            "{mark}{:>4}  {:<22} {:<12} cut at {:>3}, journal at {:<16} {} of {} cached sectors kept, {} more cuts: {}",
+            "{mark}{:>4}  {:<22} {:<12} cut at {:>3}, journal at {:<16} {} of {} cached units kept, {} more cuts: {}{}",
             self.number,
             self.kind.name(),
             self.ending.name(),
@@ -103,6 +107,11 @@ impl Round {
             self.spared.cached,
             self.again,
             self.end,
+            if self.repaired {
+                ", after fsck repaired the file system"
+            } else {
+                ""
+            },
         );
         for violation in &self.violations {
             line.push_str(&format!("\n      {violation}"));
@@ -167,6 +176,7 @@ fn one(
     let spared = bench.power_off_and_on(draw)?;
     let mut again = 0;
     let mut moment = None;
+    let mut repaired = false;
     loop {
         let cut =
             (draw.below(RECOVERIES_CUT) == 0 && again < 2).then(|| 1 + draw.below(FIRST_GUESS));
@@ -174,6 +184,7 @@ fn one(
         let up = bench.wait_booted()?;
         moment = moment.or_else(|| bench.moment(&change));
         if up {
+            repaired |= bench.was_repaired()?;
             break;
         }
         again += 1;
@@ -188,6 +199,7 @@ fn one(
         event,
         spared,
         again,
+        repaired,
         end,
         violations,
     })

@@ -29,6 +29,8 @@ use crate::{crashes, faults};
 /// Space for the state, bytes: a journal with its archives, and what is reserved.
 const SPACE: &str = "size=48m";
 const POLICY: &str = "allow_changes = true\nmin_isolation = 1\nrehearsed_only = false\nfiles = [\"/etc/resolv.conf\", \"/etc/hosts\", \"/etc/new.conf\"]\n";
+/// As long as a restart takes, more or less: sometimes the keeper is first, sometimes the next executor.
+const KEEPERS_GRACE: Duration = Duration::from_millis(200);
 /// A life that was not measured yet.
 const USUAL: Duration = Duration::from_millis(200);
 
@@ -83,6 +85,11 @@ impl Ground {
         let boot_id = "/proc/sys/kernel/random/boot_id";
         mount(Some(&boot), boot_id, NONE, MsFlags::MS_BIND, NONE).unwrap();
         device.policy(POLICY);
+        // Keepers meet the restarted executors that they are to make room for.
+        device.keeper_waits(
+            KEEPERS_GRACE,
+            aizen_agent::keeper::Settings::default().margin,
+        );
         let mut world = World::new(&device);
         world.rebuild().await;
         let since = Instant::now();
@@ -162,7 +169,7 @@ impl Ground {
     }
 
     fn end_executor(&mut self) {
-        self.device.kill();
+        self.device.kill_alone();
     }
 
     async fn start(&mut self) {
@@ -211,6 +218,9 @@ impl Ground {
         match &plan.misfortune {
             Misfortune::Killed { .. } | Misfortune::Rebooted { .. } => {
                 self.end_executor();
+                if matches!(plan.misfortune, Misfortune::Rebooted { .. }) {
+                    self.device.kill_keepers();
+                }
                 self.dead.push((id, 0));
                 let (now, word) = last_word(&journal);
                 cut.push(if now == words {

@@ -26,6 +26,7 @@ const DISK: u64 = 128;
 /// configuration, then the executor. Each state is put down where the other side reads it.
 const START: &str = r#"
 modprobe veth; modprobe KIND 2>/dev/null
+CHECK >/run/vm/fsck.out 2>&1; echo $? >/run/vm/fsck.rc
 mkdir /run/disk; mount -t KIND /dev/vda /run/disk || { dmesg | tail >/run/vm/broken; }
 mount --bind /run/disk/etc /etc; mkdir -p /var/lib/aizen; mount --bind /run/disk/aizen /var/lib/aizen
 mkdir -m 1775 /run/aizen
@@ -73,9 +74,10 @@ impl Bench {
         let image = folder.join("disk.img");
         furnish::device(&world, &folder.join("root"))?;
         make_disk(soak.file_system, &image, &folder.join("root"))?;
-        let disk = Disk::serve(&image, &folder.join("disk"))?;
+        let disk = Disk::serve(&image, &folder.join("disk"), soak.unit)?;
         let kind = soak.file_system.name();
         let start = START
+            .replace("CHECK", soak.file_system.check())
             .replace("KIND", kind)
             .replace("FILES", &FILES.join(" "))
             .replace("AIZEN", aizen.to_str().context("a path that is no UTF-8")?);
@@ -123,7 +125,11 @@ impl Bench {
                 return Ok(false);
             }
             if machine.share().join("broken").exists() {
-                bail!("the disk can't be mounted: {}", self.read("broken"));
+                bail!(
+                    "the disk can't be mounted: {}\n{}",
+                    self.read("broken"),
+                    self.read("fsck.out")
+                );
             }
         }
         Ok(up)
@@ -136,6 +142,24 @@ impl Bench {
             .and_then(|share| fs::read(share.join(name)).ok())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
+    }
+
+    /// True if the check before the last mount found something to repair (fsck(8): bit 0 of its code); replaying the file
+    /// system's own journal is none.
+    pub(super) fn was_repaired(&self) -> Result<bool> {
+        let code: u8 = self
+            .read("fsck.rc")
+            .trim()
+            .parse()
+            .context("no word of the file system's check")?;
+        match code {
+            0 => Ok(false),
+            1..=3 => Ok(true),
+            other => bail!(
+                "the file system's check ended with {other}: {}",
+                self.read("fsck.out")
+            ),
+        }
     }
 
     /// What the files are now.
@@ -309,6 +333,15 @@ impl FileSystem {
         match self {
             Self::Ext4 => "ext4",
             Self::F2fs => "f2fs",
+        }
+    }
+
+    /// The check that a device makes at boot before it mounts: without questions, only if there is reason to (as
+    /// systemd-fsck(8) and OpenWrt's mount_root do).
+    fn check(self) -> &'static str {
+        match self {
+            Self::Ext4 => "/sbin/e2fsck -p /dev/vda",
+            Self::F2fs => "/sbin/fsck.f2fs -a /dev/vda",
         }
     }
 }
