@@ -26,9 +26,10 @@ use crate::broker::direct::Judged;
 use crate::change::{Cause, Event};
 use crate::confirm::deadline::Deadline;
 use crate::confirm::health::{Health, Watch};
+use crate::confirm::probe::Probes;
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
-use crate::execute::{self, Attempt, Ground};
+use crate::execute::{self, Attempt, Ground, Poised};
 use crate::rehearse::way::{self, Ways};
 use crate::rollback::checkpoint::{CheckpointError, Network};
 use crate::rollback::kernel::Kernel;
@@ -60,6 +61,12 @@ pub(crate) enum Command {
 
 /// How a session ends that has something to tell.
 type Told = Result<(), ExecutorError>;
+
+/// A script that waits within its walls, and what ends it early.
+struct Waiting {
+    sandbox: Poised,
+    cancel: Arc<AtomicBool>,
+}
 
 /// A change and what it needs.
 #[derive(Debug)]
@@ -117,8 +124,9 @@ impl Session {
     }
 
     async fn diagnose(&mut self) -> Told {
+        let poised = self.poise();
         self.record(Event::Started)?;
-        match self.attempt(None).await {
+        match self.attempt(poised, None).await {
             Ok((attempt, _)) => {
                 let run = self.keep(attempt);
                 self.record(Event::Diagnosed { run })
@@ -128,17 +136,24 @@ impl Session {
     }
 
     async fn repair(&mut self) -> Told {
-        let before = match self.snapshot().await {
-            Ok(before) => before,
+        // The walls go up, and the probes are out, while the state is read and stored. The script waits within its walls
+        // until that it runs is durable.
+        let poised = self.poise();
+        let (state, (probes, mut watch)) = tokio::join!(self.snapshot(), self.baseline());
+        let (before, ways) = match state {
+            Ok(state) => state,
             Err(detail) => {
+                if let Ok(poised) = poised {
+                    poised.sandbox.dismiss().await;
+                }
                 let cause = Cause::Storage { detail };
                 return self.record(Event::Interrupted { cause });
             }
         };
+        self.admitted.probes = probes;
         self.record(Event::Snapshotted {
             before: before.digest(),
         })?;
-        let mut watch = self.baseline().await;
         let confirm = &self.admitted.package.package().manifest.confirm;
         let within = Duration::from_secs(confirm.within_s.into());
         let now = self.shared.moment();
@@ -146,7 +161,7 @@ impl Session {
         self.record(Event::Armed {
             deadline: deadline.clone(),
         })?;
-        let cause = match self.apply(&deadline, &before).await? {
+        let cause = match self.apply(poised, &deadline, &before, ways).await? {
             Some(cause) => cause,
             None => match self.probe(&mut watch, &deadline).await? {
                 Ok(confirmed) => {
@@ -172,8 +187,26 @@ impl Session {
         }
     }
 
-    /// Stores the state before.
-    async fn snapshot(&self) -> Result<Checkpoint, String> {
+    /// Has the sandbox built. What fails here is told when the script would run.
+    fn poise(&self) -> std::io::Result<Waiting> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let sandbox = execute::attempt::poise(self.ground(), Arc::clone(&cancel))?;
+        Ok(Waiting { sandbox, cancel })
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground {
+            package: &self.admitted.package,
+            values: &self.admitted.values,
+            grants: &self.admitted.grants,
+            min_isolation: self.admitted.min_isolation,
+            world: &self.shared.world,
+            settings: &self.shared.settings.execute,
+        }
+    }
+
+    /// Stores the state before; and says how packets leave for the orchestrator in it.
+    async fn snapshot(&self) -> Result<(Checkpoint, Option<Ways>), String> {
         let before = self
             .state()
             .await
@@ -193,42 +226,42 @@ impl Session {
             .snapshots
             .write(change, &sealed)
             .map_err(|e| format!("the state before can't be stored: {e}"))?;
-        Ok(before)
+        let ways = self.ways(before.network.as_ref()).await;
+        Ok((before, ways))
     }
 
-    async fn baseline(&mut self) -> Watch {
+    /// What is probed, and how it is before the change.
+    async fn baseline(&self) -> (Probes, Watch) {
         let name = self.shared.settings.name.clone();
-        self.admitted.probes = self
-            .admitted
-            .probes
-            .clone()
+        let probes = self.admitted.probes.clone();
+        let probes = probes
             .with_ambient(&self.admitted.grants, name.as_deref())
             .await;
-        let samples = self.admitted.probes.sample().await;
-        let baseline = self
-            .admitted
-            .probes
+        let samples = probes.sample().await;
+        let baseline = probes
             .names()
             .zip(samples)
             .map(|((name, wanted), sample)| (name, wanted, sample))
             .collect();
         let confirm = &self.admitted.package.package().manifest.confirm;
-        Watch::new(baseline, Duration::from_secs(confirm.stable_s.into()))
+        let stable = Duration::from_secs(confirm.stable_s.into());
+        (probes, Watch::new(baseline, stable))
     }
 
     /// Runs the script; a cause if it must be undone.
     async fn apply(
         &mut self,
+        poised: std::io::Result<Waiting>,
         deadline: &Deadline,
         state: &Checkpoint,
+        before: Option<Ways>,
     ) -> Result<Option<Cause>, ExecutorError> {
-        let before = self.ways().await;
         self.record(Event::Started)?;
         let modules = broker::direct::modules();
         if self.is_direct() {
             self.record_reach(&Judged::default())?;
         }
-        let (mut attempt, stopped) = match self.attempt(Some(deadline)).await {
+        let (mut attempt, stopped) = match self.attempt(poised, Some(deadline)).await {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
         };
@@ -316,9 +349,13 @@ impl Session {
     /// One run, watched: the deadline and a person may end it.
     async fn attempt(
         &mut self,
+        poised: std::io::Result<Waiting>,
         deadline: Option<&Deadline>,
     ) -> Result<(Attempt, Option<Cause>), Cause> {
-        let cancel = Arc::new(AtomicBool::new(false));
+        let lost = |error: std::io::Error| Cause::Storage {
+            detail: format!("the sandbox was lost: {error}"),
+        };
+        let Waiting { sandbox, cancel } = poised.map_err(lost)?;
         let change = self.admitted.change.clone();
         let shared = Rc::clone(&self.shared);
         let mut before_act = |inverse: &Inverse| {
@@ -339,7 +376,7 @@ impl Session {
             settings: &self.shared.settings.execute,
         };
         let mut stopped = None;
-        let running = execute::attempt::run(ground, Arc::clone(&cancel), &mut before_act);
+        let running = sandbox.run(ground, &mut before_act);
         tokio::pin!(running);
         let ended = loop {
             tokio::select! {
@@ -365,24 +402,30 @@ impl Session {
         };
         match ended {
             Ok(attempt) => Ok((attempt, stopped)),
-            Err(error) => Err(Cause::Storage {
-                detail: format!("the sandbox was lost: {error}"),
-            }),
+            Err(error) => Err(lost(error)),
         }
     }
 
-    /// How packets leave for the orchestrator; none if the kernel doesn't say.
-    async fn ways(&self) -> Option<Ways> {
+    /// How packets leave for the orchestrator, in a network that was read just now or is read for this; none if the
+    /// kernel doesn't say.
+    async fn ways(&self, network: Option<&Network>) -> Option<Ways> {
         let kernel = Kernel::open().ok()?;
-        let network = Network::read(&kernel).await.ok()?;
-        Ways::read(&kernel, &network, &self.shared.uplink())
+        let read;
+        let network = match network {
+            Some(network) => network,
+            None => {
+                read = Network::read(&kernel).await.ok()?;
+                &read
+            }
+        };
+        Ways::read(&kernel, network, &self.shared.uplink())
             .await
             .ok()
     }
 
     /// What really changed.
     async fn effect(&self, before: Option<Ways>, attempt: &Attempt) -> Effect {
-        let management_path = match (before, self.ways().await) {
+        let management_path = match (before, self.ways(None).await) {
             (Some(before), Some(after)) => way::touched(&before, &after, &attempt.changes),
             (None, _) | (_, None) => true,
         };
