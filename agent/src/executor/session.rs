@@ -1,8 +1,7 @@
 //! One admitted change from its snapshot to its report: the doing; what may follow what is `change`'s.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aizen_protocol::control::ExecutorAnswer;
@@ -17,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::ExecutorError;
-use super::admission::Admitted;
+use super::admission::{Admitted, Waiting};
 use super::closing::{self, Evidence};
 use super::ledger::LedgerError;
 use super::shared::Shared;
@@ -29,7 +28,7 @@ use crate::confirm::health::{Health, Watch};
 use crate::confirm::probe::Probes;
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
-use crate::execute::{self, Attempt, Ground, Poised};
+use crate::execute::{Attempt, Ground};
 use crate::rehearse::way::{self, Ways};
 use crate::rollback::checkpoint::{CheckpointError, Network};
 use crate::rollback::kernel::Kernel;
@@ -61,12 +60,6 @@ pub(crate) enum Command {
 
 /// How a session ends that has something to tell.
 type Told = Result<(), ExecutorError>;
-
-/// A script that waits within its walls, and what ends it early.
-struct Waiting {
-    sandbox: Poised,
-    cancel: Arc<AtomicBool>,
-}
 
 /// A change and what it needs.
 #[derive(Debug)]
@@ -124,9 +117,8 @@ impl Session {
     }
 
     async fn diagnose(&mut self) -> Told {
-        let poised = self.poise();
         self.record(Event::Started)?;
-        match self.attempt(poised, None).await {
+        match self.attempt(None).await {
             Ok((attempt, _)) => {
                 let run = self.keep(attempt);
                 self.record(Event::Diagnosed { run })
@@ -136,15 +128,13 @@ impl Session {
     }
 
     async fn repair(&mut self) -> Told {
-        // The walls go up, and the probes are out, while the state is read and stored. The script waits within its walls
-        // until that it runs is durable.
-        let poised = self.poise();
+        // The probes are out while the state is read and stored.
         let (state, (probes, mut watch)) = tokio::join!(self.snapshot(), self.baseline());
         let (before, ways) = match state {
             Ok(state) => state,
             Err(detail) => {
-                if let Ok(poised) = poised {
-                    poised.sandbox.dismiss().await;
+                if let Ok(waiting) = self.waiting() {
+                    waiting.sandbox.dismiss().await;
                 }
                 let cause = Cause::Storage { detail };
                 return self.record(Event::Interrupted { cause });
@@ -161,7 +151,7 @@ impl Session {
         self.record(Event::Armed {
             deadline: deadline.clone(),
         })?;
-        let cause = match self.apply(poised, &deadline, &before, ways).await? {
+        let cause = match self.apply(&deadline, &before, ways).await? {
             Some(cause) => cause,
             None => match self.probe(&mut watch, &deadline).await? {
                 Ok(confirmed) => {
@@ -187,22 +177,10 @@ impl Session {
         }
     }
 
-    /// Has the sandbox built. What fails here is told when the script would run.
-    fn poise(&self) -> std::io::Result<Waiting> {
-        let cancel = Arc::new(AtomicBool::new(false));
-        let sandbox = execute::attempt::poise(self.ground(), Arc::clone(&cancel))?;
-        Ok(Waiting { sandbox, cancel })
-    }
-
-    fn ground(&self) -> Ground<'_> {
-        Ground {
-            package: &self.admitted.package,
-            values: &self.admitted.values,
-            grants: &self.admitted.grants,
-            min_isolation: self.admitted.min_isolation,
-            world: &self.shared.world,
-            settings: &self.shared.settings.execute,
-        }
+    /// The script that waits, once.
+    fn waiting(&mut self) -> std::io::Result<Waiting> {
+        let gone = Err(std::io::ErrorKind::NotFound.into());
+        std::mem::replace(&mut self.admitted.waiting, gone)
     }
 
     /// Stores the state before; and says how packets leave for the orchestrator in it.
@@ -251,7 +229,6 @@ impl Session {
     /// Runs the script; a cause if it must be undone.
     async fn apply(
         &mut self,
-        poised: std::io::Result<Waiting>,
         deadline: &Deadline,
         state: &Checkpoint,
         before: Option<Ways>,
@@ -261,7 +238,7 @@ impl Session {
         if self.is_direct() {
             self.record_reach(&Judged::default())?;
         }
-        let (mut attempt, stopped) = match self.attempt(poised, Some(deadline)).await {
+        let (mut attempt, stopped) = match self.attempt(Some(deadline)).await {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
         };
@@ -349,13 +326,13 @@ impl Session {
     /// One run, watched: the deadline and a person may end it.
     async fn attempt(
         &mut self,
-        poised: std::io::Result<Waiting>,
         deadline: Option<&Deadline>,
     ) -> Result<(Attempt, Option<Cause>), Cause> {
         let lost = |error: std::io::Error| Cause::Storage {
             detail: format!("the sandbox was lost: {error}"),
         };
-        let Waiting { sandbox, cancel } = poised.map_err(lost)?;
+        // Only now: that it runs is durable.
+        let Waiting { sandbox, cancel } = self.waiting().map_err(lost)?;
         let change = self.admitted.change.clone();
         let shared = Rc::clone(&self.shared);
         let mut before_act = |inverse: &Inverse| {

@@ -287,14 +287,16 @@ fn still(line: &str, quoted: &mut bool, kept: &mut String) {
     while at < words.len() {
         let next = |n: usize| word(at + n);
         let leave = match (word(at), next(1)) {
-            ("packets", count)
-                if is_number(count) && next(2) == "bytes" && is_number(next(3)) =>
-            {
+            ("packets", count) if is_number(count) && next(2) == "bytes" && is_number(next(3)) => {
                 // A counter that has a name shows its numbers on a line of their own.
                 if words.len() == 4 {
                     return;
                 }
-                if at > 0 && word(at - 1) == "counter" { 4 } else { 0 }
+                if at > 0 && word(at - 1) == "counter" {
+                    4
+                } else {
+                    0
+                }
             }
             ("used", count) if is_number(count) && next(2).ends_with("bytes") => 3,
             ("used", time) if at > 0 && word(at - 1) == "last" && is_time(time) => 2,
@@ -386,7 +388,10 @@ mod tests {
 
     /// As nft 1.0.6 lists, with and without `--stateless`.
     const STATES: [(&str, &str); 12] = [
-        ("\t\tcounter packets 100 bytes 2 accept", "\t\tcounter accept"),
+        (
+            "\t\tcounter packets 100 bytes 2 accept",
+            "\t\tcounter accept",
+        ),
         ("\t\tcounter packets 0 bytes 0", "\t\tcounter"),
         (
             "\t\tip saddr @s counter packets 7 bytes 9 accept comment \"counter packets 1 bytes 1\"",
@@ -413,9 +418,18 @@ mod tests {
             "\t\telements = { 10.0.0.1 counter : drop, 10.0.0.2 : jump used }",
         ),
         ("\t\tover 25 mbytes used 10 bytes", "\t\tover 25 mbytes"),
-        ("\t\tquota over 30 mbytes used 12 kbytes drop", "\t\tquota over 30 mbytes drop"),
-        ("\t\tlast used 5s counter packets 1 bytes 2", "\t\tlast counter"),
-        ("\t\tlimit rate over 10/second burst 5 packets drop", "\t\tlimit rate over 10/second burst 5 packets drop"),
+        (
+            "\t\tquota over 30 mbytes used 12 kbytes drop",
+            "\t\tquota over 30 mbytes drop",
+        ),
+        (
+            "\t\tlast used 5s counter packets 1 bytes 2",
+            "\t\tlast counter",
+        ),
+        (
+            "\t\tlimit rate over 10/second burst 5 packets drop",
+            "\t\tlimit rate over 10/second burst 5 packets drop",
+        ),
     ];
 
     #[test]
@@ -425,7 +439,8 @@ mod tests {
         }
         let named = "\tcounter c {\n\t\tcomment \"a\"\n\t\tpackets 3 bytes 4\n\t}\n";
         assert_eq!(plain(named), "\tcounter c {\n\t\tcomment \"a\"\n\t}\n");
-        let lines = "\t\tcounter packets 1 bytes 2 comment \"a\n\t\tcounter packets 1 bytes 2\" accept\n";
+        let lines =
+            "\t\tcounter packets 1 bytes 2 comment \"a\n\t\tcounter packets 1 bytes 2\" accept\n";
         assert_eq!(
             plain(lines),
             "\t\tcounter comment \"a\n\t\tcounter packets 1 bytes 2\" accept\n"

@@ -97,7 +97,65 @@ fn the_policy_compiles_for_every_architecture_that_the_compiler_knows() {
     ] {
         let programs = compile(arch, name, EVERY).unwrap_or_else(|error| panic!("{name}: {error}"));
         for program in programs {
-            assert!(program.len() < 4096, "{name}: {}", program.len());
+            assert!(program.len() < 1024, "{name}: {}", program.len());
+        }
+    }
+}
+
+#[test]
+fn the_short_programs_answer_as_the_compiled_ones_do() {
+    let [eperm, enosys] = [libc::EPERM, libc::ENOSYS].map(|errno| json!({ "errno": errno }));
+    let arch = TargetArch::x86_64;
+    for powers in [Powers::default(), EVERY] {
+        let short = compile(arch, "x86_64", powers).unwrap();
+        let [refuses, passes] = policy("x86_64", powers).unwrap();
+        let whole = [
+            (json!("allow"), eperm.clone(), refuses),
+            (enosys.clone(), json!("allow"), passes),
+        ];
+        let whole = whole.map(|(otherwise, listed, rules)| {
+            let rules: Vec<&Value> = rules.iter().collect();
+            compiled(arch, &otherwise, &listed, &rules).unwrap()
+        });
+        let numbers = (0..1100).chain((0..1100).map(|n| 0x4000_0000 | n));
+        for number in numbers.chain([u32::MAX, i32::MAX as u32]) {
+            let words = [
+                0,
+                1,
+                2,
+                3,
+                12,
+                16,
+                31,
+                64,
+                0x5412,
+                0x8946,
+                0x1002_0000,
+                u64::MAX,
+            ];
+            for (n, word) in words.iter().enumerate() {
+                let next = words[(n + 1) % words.len()];
+                for arguments in [
+                    [*word; 6],
+                    [0, *word, next, 0, 0, 0],
+                    [*word, next, 0, 0, 0, 0],
+                ] {
+                    for arch in [X86_64, I386] {
+                        let call = Call {
+                            number,
+                            arch,
+                            arguments,
+                        };
+                        for (short, whole) in short.iter().zip(&whole) {
+                            assert_eq!(
+                                answer(short, &call),
+                                answer(whole, &call),
+                                "{number} {arguments:?}"
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 }
