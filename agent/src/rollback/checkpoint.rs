@@ -369,9 +369,10 @@ impl Checkpoint {
                 })
                 .collect(),
             tables: self.tables.as_ref().map(|tables| {
+                // What is compared, in the place of what is stored.
                 let plain = |state: &TableState| TableState {
-                    text: String::new(),
-                    ..state.clone()
+                    text: state.plain.clone(),
+                    plain: String::new(),
                 };
                 let pair = |(name, state): (&String, &TableState)| (name.clone(), plain(state));
                 tables.iter().map(pair).collect()

@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use crate::collect::aside;
+use crate::door;
 
 /// Where distributions put it; the caller's PATH decides nothing.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
@@ -52,11 +53,28 @@ pub enum NftError {
 
 /// One table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct TableState {
     /// All of it, with counters and what its sets learned: what is put back.
     pub(crate) text: String,
-    /// Without what moves by itself: what is compared and shown.
+    /// Without what moves by itself: what is compared and shown. It follows from the text, so it is not stored.
+    #[serde(skip_serializing)]
     pub(crate) plain: String,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    text: String,
+    /// As an earlier version stored it.
+    plain: Option<String>,
+}
+
+impl From<Stored> for TableState {
+    fn from(stored: Stored) -> Self {
+        let Stored { text, plain } = stored;
+        let plain = plain.unwrap_or_else(|| self::plain(&text));
+        Self { text, plain }
+    }
 }
 
 impl fmt::Display for TableState {
@@ -77,6 +95,12 @@ pub(crate) fn digest(plain: Option<&str>) -> Digest {
 
 /// All tables of the current network namespace.
 pub(crate) async fn read() -> Result<Tables, NftError> {
+    // Without the program nothing could be put back, so that there is none is told whatever there is to list.
+    program()?;
+    // The kernel says in a moment that there is nothing to list. Where it doesn't know, nft says why.
+    if let Ok(false) = door::has_tables().await {
+        return Ok(Tables::new());
+    }
     run(|| {
         let tables = split(&nft(&["list", "ruleset"], "")?)?;
         let state = |(name, text): (String, String)| {
@@ -143,9 +167,13 @@ async fn run<T: Send + 'static>(
     aside::run("aizen-nft", work).await?
 }
 
+fn program() -> Result<&'static str, NftError> {
+    let found = PROGRAMS.iter().find(|path| Path::new(path).exists());
+    found.copied().ok_or(NftError::Missing)
+}
+
 fn nft(words: &[&str], input: &str) -> Result<String, NftError> {
-    let program = PROGRAMS.iter().find(|path| Path::new(path).exists());
-    let mut child = Command::new(program.ok_or(NftError::Missing)?)
+    let mut child = Command::new(program()?)
         .args(words)
         .env_clear()
         .current_dir("/")
@@ -447,6 +475,21 @@ mod tests {
         );
         let remark = "table ip x { # progname \"\n\t\tcounter packets 1 bytes 2\n";
         assert_eq!(plain(remark), "table ip x { # progname \"\n\t\tcounter\n");
+    }
+
+    #[test]
+    fn a_stored_table_is_read_back_with_its_plain_form_as_before() {
+        let state = TableState {
+            text: LISTING.to_owned(),
+            plain: plain(LISTING),
+        };
+        let stored = serde_json::to_string(&state).unwrap();
+        assert!(!stored.contains("plain"), "{stored}");
+        let read: TableState = serde_json::from_str(&stored).unwrap();
+        assert_eq!(read, state);
+        let earlier = r#"{"text":"table ip x {\n}\n","plain":"other"}"#;
+        let read: TableState = serde_json::from_str(earlier).unwrap();
+        assert_eq!(read.plain, "other");
     }
 
     #[test]
