@@ -179,9 +179,9 @@ fn milliseconds(at: Timestamp) -> f64 {
 /// Sends it, has it undone as soon as it waits to be confirmed, and hears its end.
 async fn life(device: &Device, request: &ExecutorRequest) -> Result<(Timestamp, u64, Outcome)> {
     let mut connection = Connection::connect(&device.executor_socket()).await?;
-    connection.send(request).await?;
-    // Its last byte is on the way: what the sender takes to write it down is not the device's.
+    // With what this program, which is not optimised, takes to write it down.
     let sent = Timestamp::now();
+    connection.send(request).await?;
     let mut kept = 0;
     loop {
         match connection.recv().await?.context("the executor hung up")? {
