@@ -28,6 +28,8 @@ use tokio::time::timeout;
 
 use crate::collect::{CollectError, NetlinkError, arp};
 
+pub(crate) use filter::has_tables;
+
 /// What was seen behind the door.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {

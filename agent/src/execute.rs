@@ -3,7 +3,7 @@
 pub mod attempt;
 pub mod binding;
 
-pub use attempt::{Attempt, Ground};
+pub use attempt::{Attempt, Ground, Poised};
 
 use std::path::PathBuf;
 use std::time::Duration;

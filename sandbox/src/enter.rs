@@ -120,22 +120,20 @@ fn keep(control: BorrowedFd<'_>) -> Result<(), Failure> {
             // The keeper holds no end of the script's output.
             sys::close(1);
             sys::close(2);
-            attend(&order, child, &join, control, &ours)
+            attend(&order, child, join.as_deref(), control, &ours)
         }
     }
 }
 
-/// Forks init, in its group of version 2 where this kernel can do that; and the groups that it is to be moved into.
-fn fork_grouped(order: &Order) -> io::Result<(ForkResult, Vec<PathBuf>)> {
-    let mut join = order.legacy.clone();
+/// Forks init, in its group of version 2 where this kernel can do that; otherwise that is the group to move it into.
+fn fork_grouped(order: &Order) -> io::Result<(ForkResult, Option<PathBuf>)> {
     if let Some(unified) = &order.unified {
         // Not before Linux 5.7, and not where the group says no: then the move says why.
         if let Ok(forked) = fs::File::open(unified).and_then(sys::fork_into) {
-            return Ok((forked, join));
+            return Ok((forked, None));
         }
-        join.push(unified.clone());
     }
-    Ok((sys::fork()?, join))
+    Ok((sys::fork()?, order.unified.clone()))
 }
 
 fn receive(control: BorrowedFd<'_>) -> io::Result<(Order, Handed)> {
@@ -159,12 +157,12 @@ fn receive(control: BorrowedFd<'_>) -> io::Result<(Order, Handed)> {
     Ok((order, handed))
 }
 
-/// The keeper's life: tell the parent about init, move it into its groups, write its user map when asked, wait for its
+/// The keeper's life: tell the parent about init, move it into its group, write its user map when asked, wait for its
 /// end.
 fn attend(
     order: &Order,
     init: Pid,
-    join: &[PathBuf],
+    join: Option<&Path>,
     control: BorrowedFd<'_>,
     requests: &OwnedFd,
 ) -> Result<(), Failure> {
@@ -173,8 +171,8 @@ fn attend(
     });
     let passed: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
     step("tell", message::send(control, &Message::Init, &passed))?;
-    // A move waits until every processor was idle once: meanwhile init builds its tree.
-    for group in join {
+    // This move waits until every processor was idle once: meanwhile init builds its tree.
+    if let Some(group) = join {
         on("cgroup", group, cgroup::join(group, init.as_raw()))?;
     }
     while let Ok(Some((request, _))) = message::receive_bytes(requests.as_fd()) {
@@ -211,6 +209,10 @@ fn build(
     keeper: &OwnedFd,
     mut layers: Vec<Layer>,
 ) -> Result<(), Failure> {
+    // Before it has any child, and while the host's paths are there.
+    for group in &order.legacy {
+        on("cgroup", group, cgroup::enter(group))?;
+    }
     // If memory runs out, the script goes before the agent does.
     layers.push(match fs::write("/proc/self/oom_score_adj", "1000") {
         Ok(()) => Layer::on("first_to_go", "oom_score_adj 1000"),
@@ -222,8 +224,6 @@ fn build(
         step("hostname", nix::unistd::sethostname("sandbox"))?;
     }
     layers.push(tree(order, &layers)?);
-    // The agent's own timers come first.
-    rustix::process::nice(NICE).ok();
     // The root of its control groups is where the process is when it is made: so not before it was moved.
     step("cgroup", ask(keeper, ALIVE))?;
     layers.push(namespace::groups());
@@ -342,6 +342,8 @@ fn dress(
         "signals",
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None),
     )?;
+    // The agent's own timers come first; and after the walls, which somebody waits for.
+    rustix::process::nice(NICE).ok();
     layers.push(step("rlimits", rlimit::enter(order))?);
     layers.push(Layer::on(
         "environment",

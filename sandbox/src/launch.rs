@@ -130,6 +130,19 @@ fn prepare<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SandboxE
 /// # Errors
 /// Every error but [`SandboxError::Unkillable`] means that no byte of the script ran.
 pub fn run(profile: Profile, cancel: &AtomicBool) -> Result<Finished, SandboxError> {
+    run_when(profile, cancel, || true)
+}
+
+/// As [`run`], but when the walls stand, the script's process waits in them until `permitted` returns: only true lets the
+/// first instruction happen. So walls can be built while what must come before the script is still being done.
+///
+/// # Errors
+/// As [`run`], and [`SandboxError::CancelledBeforeStart`] without the permission.
+pub fn run_when(
+    profile: Profile,
+    cancel: &AtomicBool,
+    permitted: impl FnOnce() -> bool,
+) -> Result<Finished, SandboxError> {
     let (timeout, grace, min_level) = (profile.timeout, profile.grace, profile.min_level);
     let mut sandbox = Sandbox::start(profile)?;
     let isolation = sandbox.ready(cancel)?;
@@ -139,6 +152,9 @@ pub fn run(profile: Profile, cancel: &AtomicBool) -> Result<Finished, SandboxErr
             missing: isolation.missing(min_level),
             isolation,
         });
+    }
+    if !permitted() {
+        return Err(SandboxError::CancelledBeforeStart);
     }
     sandbox.go()?;
     let over = sandbox.watch(timeout, grace, cancel)?;

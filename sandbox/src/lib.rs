@@ -31,6 +31,6 @@ mod seccomp;
 mod sys;
 
 pub use enter::enter_if_asked;
-pub use launch::{End, Finished, SandboxError, check, check_with, run};
+pub use launch::{End, Finished, SandboxError, check, check_with, run, run_when};
 pub use level::{Isolation, Layer};
 pub use profile::{Limits, Network, Powers, Profile, ProfileError, ReadBind};

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::level::Layer;
 use crate::profile::Powers;
 
+mod narrow;
+
 /// Why the policy files give no program. A defect of this build, found by its tests.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum PolicyError {
@@ -96,6 +98,26 @@ pub(crate) fn programs(powers: Powers) -> Result<Option<Vec<Vec<u64>>>, PolicyEr
 }
 
 fn compile(arch: TargetArch, name: &str, powers: Powers) -> Result<[BpfProgram; 2], PolicyError> {
+    let [refuses, passes] = policy(name, powers)?;
+    Ok([
+        // First, because the known one must let the second installation pass while this one doesn't care.
+        program(
+            arch,
+            json!("allow"),
+            json!({ "errno": libc::EPERM }),
+            refuses,
+        )?,
+        program(
+            arch,
+            json!({ "errno": libc::ENOSYS }),
+            json!("allow"),
+            passes,
+        )?,
+    ])
+}
+
+/// The rules of what is denied, and of what is known.
+fn policy(name: &str, powers: Powers) -> Result<[Vec<Value>; 2], PolicyError> {
     let lists: BTreeMap<String, Listed> = toml::from_str(include_str!("../seccomp/allowed.toml"))?;
     let mut denied: DeniedFile = toml::from_str(include_str!("../seccomp/denied.toml"))?;
     denied
@@ -120,21 +142,7 @@ fn compile(arch: TargetArch, name: &str, powers: Powers) -> Result<[BpfProgram; 
         .iter()
         .flat_map(|entry| rules(entry, powers))
         .collect();
-    Ok([
-        // First, because the known one must let the second installation pass while this one doesn't care.
-        program(
-            arch,
-            json!("allow"),
-            json!({ "errno": libc::EPERM }),
-            refuses,
-        )?,
-        program(
-            arch,
-            json!({ "errno": libc::ENOSYS }),
-            json!("allow"),
-            passes,
-        )?,
-    ])
+    Ok([refuses, passes])
 }
 
 fn rules(entry: &Denied, powers: Powers) -> Vec<Value> {
@@ -202,6 +210,18 @@ fn program(
     otherwise: Value,
     listed: Value,
     rules: Vec<Value>,
+) -> Result<BpfProgram, PolicyError> {
+    let conditional = rules.iter().filter(|rule| rule.get("args").is_some());
+    let tail = compiled(arch, &otherwise, &listed, &conditional.collect::<Vec<_>>())?;
+    let whole = compiled(arch, &otherwise, &listed, &rules.iter().collect::<Vec<_>>())?;
+    Ok(narrow::narrow(whole, tail))
+}
+
+fn compiled(
+    arch: TargetArch,
+    otherwise: &Value,
+    listed: &Value,
+    rules: &[&Value],
 ) -> Result<BpfProgram, PolicyError> {
     let text = json!({ "script": {
         "mismatch_action": otherwise, "match_action": listed, "filter": rules } })

@@ -44,6 +44,14 @@ async fn read(ruleset: &mut Ruleset) -> Result<bool, NetlinkError> {
     Ok(torn)
 }
 
+/// True if there is any table, of whatever family, in the current network namespace.
+pub(crate) async fn has_tables() -> Result<bool, NetlinkError> {
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+    let mut any = false;
+    dump(NETLINK_NETFILTER, kind, &[0; NFGENMSG], |_| any = true).await?;
+    Ok(any)
+}
+
 /// Asks for the objects of all families; each comes with the number of its own.
 async fn ask(message: u16, mut each: impl FnMut(&Object<'_>)) -> Result<bool, NetlinkError> {
     let all_families = [0; NFGENMSG];

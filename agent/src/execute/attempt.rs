@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use aizen_protocol::effect::{ObjectChange, ScriptEnd, ScriptRun};
@@ -13,6 +13,7 @@ use aizen_protocol::package::Package;
 use aizen_protocol::package::manifest::{Capability, Class, Manifest, Operation};
 use aizen_protocol::private::Text;
 use aizen_sandbox::{End, Finished, Limits, Network, Powers, Profile, ReadBind, SandboxError};
+use tokio::task::JoinHandle;
 
 use super::Settings;
 use super::binding::Values;
@@ -63,47 +64,91 @@ impl Attempt {
     }
 }
 
-/// Runs a verified package. `before_act` journals each inverse; `cancel` ends the run early.
+/// A script in its sandbox that has not run yet: it waits, walls and all, for the word. Dropped, it never runs.
+#[derive(Debug)]
+pub struct Poised {
+    spawned: JoinHandle<Result<Finished, SandboxError>>,
+    word: mpsc::SyncSender<()>,
+    broker: Option<OwnedFd>,
+}
+
+/// Has the sandbox for a verified package built, beside whatever else must be done before it may run. `cancel` ends it
+/// early.
 ///
 /// # Errors
-/// Only if the sandbox's thread is lost; a sandbox that can't be built is an [`Attempt`] that did not start.
-pub async fn run(
-    ground: Ground<'_>,
-    cancel: Arc<AtomicBool>,
-    before_act: &mut dyn FnMut(&Inverse) -> io::Result<()>,
-) -> io::Result<Attempt> {
+/// If there is no socket for the broker, or the program that scripts find as `change` is gone.
+pub fn poise(ground: Ground<'_>, cancel: Arc<AtomicBool>) -> io::Result<Poised> {
     let mut profile = profile(ground);
-    if ground.package.package().manifest.class == Class::Diagnose {
-        let finished = spawn(profile, cancel).await?;
-        return Ok(attempt(finished, Vec::new(), Vec::new()));
+    let mut broker = None;
+    if ground.package.package().manifest.class != Class::Diagnose {
+        let (ours, theirs) = broker::pair()?;
+        profile.broker = Some(theirs);
+        profile.change_tool = Some(ground.settings.change_tool_file()?);
+        broker = Some(ours);
     }
-    let (ours, theirs) = broker::pair()?;
-    profile.broker = Some(theirs);
-    profile.change_tool = Some(ground.settings.change_tool_file()?);
-    let mut changes = Vec::new();
-    let finished;
-    let mut denied = Vec::new();
-    {
-        let spawned = std::pin::pin!(spawn(profile, cancel));
-        let serving = std::pin::pin!(serve(ground, ours, before_act, &mut changes));
-        let mut spawned = spawned;
-        let mut serving = serving;
-        tokio::select! {
-            ended = &mut spawned => {
-                finished = ended;
-                // Whoever still holds the script's end of the socket keeps nobody from the deadline.
-                match tokio::time::timeout(LINGER, serving).await {
-                    Ok(told) => denied = told,
-                    Err(_) => denied.push(Text::from("something still held the broker's socket after the script's end")),
+    let (word, spoken) = mpsc::sync_channel(1);
+    let spawned = tokio::task::spawn_blocking(move || {
+        // A sender that is dropped without a word says no.
+        aizen_sandbox::run_when(profile, &cancel, || spoken.recv().is_ok())
+    });
+    Ok(Poised {
+        spawned,
+        word,
+        broker,
+    })
+}
+
+impl Poised {
+    /// Lets nothing of it run; returns when nothing of it is left.
+    pub async fn dismiss(self) {
+        drop(self.word);
+        // A thread that is lost leaves nothing either: the sandbox dies with it.
+        drop(self.spawned.await);
+    }
+
+    /// Lets the script run. `before_act` journals each inverse.
+    ///
+    /// # Errors
+    /// Only if the sandbox's thread is lost; a sandbox that can't be built is an [`Attempt`] that did not start.
+    pub async fn run(
+        self,
+        ground: Ground<'_>,
+        before_act: &mut dyn FnMut(&Inverse) -> io::Result<()>,
+    ) -> io::Result<Attempt> {
+        let Self {
+            spawned,
+            word,
+            broker,
+        } = self;
+        // If nobody listens, the walls do not stand, and the end below says why.
+        word.send(()).ok();
+        let spawned = async { spawned.await.map_err(io::Error::other) };
+        let Some(socket) = broker else {
+            return Ok(attempt(spawned.await?, Vec::new(), Vec::new()));
+        };
+        let mut changes = Vec::new();
+        let finished;
+        let mut denied = Vec::new();
+        {
+            let mut spawned = std::pin::pin!(spawned);
+            let mut serving = std::pin::pin!(serve(ground, socket, before_act, &mut changes));
+            tokio::select! {
+                ended = &mut spawned => {
+                    finished = ended;
+                    // Whoever still holds the script's end of the socket keeps nobody from the deadline.
+                    match tokio::time::timeout(LINGER, serving).await {
+                        Ok(told) => denied = told,
+                        Err(_) => denied.push(Text::from("something still held the broker's socket after the script's end")),
+                    }
+                }
+                told = &mut serving => {
+                    denied = told;
+                    finished = spawned.await;
                 }
             }
-            told = &mut serving => {
-                denied = told;
-                finished = spawned.await;
-            }
         }
+        Ok(attempt(finished?, changes, denied))
     }
-    Ok(attempt(finished?, changes, denied))
 }
 
 async fn serve(
@@ -125,15 +170,6 @@ async fn serve(
     .await;
     *changes = served.changes;
     served.denied
-}
-
-async fn spawn(
-    profile: Profile,
-    cancel: Arc<AtomicBool>,
-) -> io::Result<Result<Finished, SandboxError>> {
-    tokio::task::spawn_blocking(move || aizen_sandbox::run(profile, &cancel))
-        .await
-        .map_err(io::Error::other)
 }
 
 fn profile(ground: Ground<'_>) -> Profile {

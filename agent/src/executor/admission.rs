@@ -1,5 +1,9 @@
 //! From an envelope to an admitted change: every check, the space, the replay record. Nothing is touched here.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use aizen_protocol::control::Bindings;
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::{ChangeId, Digest};
@@ -15,6 +19,7 @@ use crate::change::Admission;
 use crate::confirm::probe::Probes;
 use crate::control::Peer;
 use crate::execute::binding::{self, Values};
+use crate::execute::{self, Ground, Poised};
 use crate::rollback::journal::{FILE_RECORD, JournalError, RECORD};
 use crate::store::StoreError;
 use crate::verify::{self, Refused, Verified};
@@ -23,6 +28,8 @@ use crate::verify::{self, Refused, Verified};
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) change: ChangeId,
+    /// The script, within its walls or while they are built.
+    pub(crate) waiting: io::Result<Waiting>,
     pub(crate) package: Verified<Package>,
     pub(crate) values: Values,
     pub(crate) grants: Vec<Operation>,
@@ -31,6 +38,13 @@ pub(crate) struct Admitted {
     pub(crate) min_isolation: u8,
     /// SHA-256 of the changes that were approved; none if this device doesn't know them.
     pub(crate) approved_changes: Option<Digest>,
+}
+
+/// A script that waits for the word, and what ends it early.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) sandbox: Poised,
+    pub(crate) cancel: Arc<AtomicBool>,
 }
 
 /// What came of a request.
@@ -142,6 +156,8 @@ pub(crate) fn admit(
     };
     // Before anything is written: a memory without room would block every later start.
     shared.can_remember(&admission)?;
+    // Every check is behind it: the walls go up while the records are stored.
+    let waiting = wait(shared, &package, &values, &grants, min_isolation);
     let change = admission.change.clone();
     let moment = shared.moment();
     let fatal = |error: ExecutorError| {
@@ -156,6 +172,7 @@ pub(crate) fn admit(
     shared.remember_admission(&admission).map_err(fatal)?;
     Ok(Admitted {
         change,
+        waiting,
         package,
         values,
         grants,
@@ -164,6 +181,27 @@ pub(crate) fn admit(
         min_isolation,
         approved_changes: admission.approved_changes,
     })
+}
+
+/// Has the sandbox built. What fails of it is told when the script would run, as every failure of it is.
+fn wait(
+    shared: &Shared,
+    package: &Verified<Package>,
+    values: &Values,
+    grants: &[Operation],
+    min_isolation: u8,
+) -> io::Result<Waiting> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let ground = Ground {
+        package,
+        values,
+        grants,
+        min_isolation,
+        world: &shared.world,
+        settings: &shared.settings.execute,
+    };
+    let sandbox = execute::attempt::poise(ground, Arc::clone(&cancel))?;
+    Ok(Waiting { sandbox, cancel })
 }
 
 /// What a person approved from afar is an effect: it must be the one that this device showed for exactly this deed.

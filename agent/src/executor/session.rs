@@ -1,8 +1,7 @@
 //! One admitted change from its snapshot to its report: the doing; what may follow what is `change`'s.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aizen_protocol::control::ExecutorAnswer;
@@ -17,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::ExecutorError;
-use super::admission::Admitted;
+use super::admission::{Admitted, Waiting};
 use super::closing::{self, Evidence};
 use super::ledger::LedgerError;
 use super::shared::Shared;
@@ -26,9 +25,10 @@ use crate::broker::direct::Judged;
 use crate::change::{Cause, Event};
 use crate::confirm::deadline::Deadline;
 use crate::confirm::health::{Health, Watch};
+use crate::confirm::probe::Probes;
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
-use crate::execute::{self, Attempt, Ground};
+use crate::execute::{Attempt, Ground};
 use crate::keeper::Keeper;
 use crate::rehearse::way::{self, Ways};
 use crate::rollback::checkpoint::{CheckpointError, Network};
@@ -134,17 +134,22 @@ impl Session {
 
     async fn repair(&mut self) -> Told {
         self.keeper = Keeper::start(&self.shared.settings, self.change());
-        let before = match self.snapshot().await {
-            Ok(before) => before,
+        // The probes are out while the state is read and stored.
+        let (state, (probes, mut watch)) = tokio::join!(self.snapshot(), self.baseline());
+        let (before, ways) = match state {
+            Ok(state) => state,
             Err(detail) => {
+                if let Ok(waiting) = self.waiting() {
+                    waiting.sandbox.dismiss().await;
+                }
                 let cause = Cause::Storage { detail };
                 return self.record(Event::Interrupted { cause });
             }
         };
+        self.admitted.probes = probes;
         self.record(Event::Snapshotted {
             before: before.digest(),
         })?;
-        let mut watch = self.baseline().await;
         let confirm = &self.admitted.package.package().manifest.confirm;
         let within = Duration::from_secs(confirm.within_s.into());
         let now = self.shared.moment();
@@ -153,7 +158,7 @@ impl Session {
         self.record(Event::Armed {
             deadline: deadline.clone(),
         })?;
-        let cause = match self.apply(&deadline, &before).await? {
+        let cause = match self.apply(&deadline, &before, ways).await? {
             Some(cause) => cause,
             None => match self.probe(&mut watch, &deadline).await? {
                 Ok(confirmed) => {
@@ -179,8 +184,14 @@ impl Session {
         }
     }
 
-    /// Stores the state before.
-    async fn snapshot(&self) -> Result<Checkpoint, String> {
+    /// The script that waits, once.
+    fn waiting(&mut self) -> std::io::Result<Waiting> {
+        let gone = Err(std::io::ErrorKind::NotFound.into());
+        std::mem::replace(&mut self.admitted.waiting, gone)
+    }
+
+    /// Stores the state before; and says how packets leave for the orchestrator in it.
+    async fn snapshot(&self) -> Result<(Checkpoint, Option<Ways>), String> {
         let before = self
             .state()
             .await
@@ -200,27 +211,26 @@ impl Session {
             .snapshots
             .write(change, &sealed)
             .map_err(|e| format!("the state before can't be stored: {e}"))?;
-        Ok(before)
+        let ways = self.ways(before.network.as_ref()).await;
+        Ok((before, ways))
     }
 
-    async fn baseline(&mut self) -> Watch {
+    /// What is probed, and how it is before the change.
+    async fn baseline(&self) -> (Probes, Watch) {
         let name = self.shared.settings.name.clone();
-        self.admitted.probes = self
-            .admitted
-            .probes
-            .clone()
+        let probes = self.admitted.probes.clone();
+        let probes = probes
             .with_ambient(&self.admitted.grants, name.as_deref())
             .await;
-        let samples = self.admitted.probes.sample().await;
-        let baseline = self
-            .admitted
-            .probes
+        let samples = probes.sample().await;
+        let baseline = probes
             .names()
             .zip(samples)
             .map(|((name, wanted), sample)| (name, wanted, sample))
             .collect();
         let confirm = &self.admitted.package.package().manifest.confirm;
-        Watch::new(baseline, Duration::from_secs(confirm.stable_s.into()))
+        let stable = Duration::from_secs(confirm.stable_s.into());
+        (probes, Watch::new(baseline, stable))
     }
 
     /// Runs the script; a cause if it must be undone.
@@ -228,8 +238,8 @@ impl Session {
         &mut self,
         deadline: &Deadline,
         state: &Checkpoint,
+        before: Option<Ways>,
     ) -> Result<Option<Cause>, ExecutorError> {
-        let before = self.ways().await;
         self.record(Event::Started)?;
         let modules = broker::direct::modules();
         if self.is_direct() {
@@ -325,7 +335,11 @@ impl Session {
         &mut self,
         deadline: Option<&Deadline>,
     ) -> Result<(Attempt, Option<Cause>), Cause> {
-        let cancel = Arc::new(AtomicBool::new(false));
+        let lost = |error: std::io::Error| Cause::Storage {
+            detail: format!("the sandbox was lost: {error}"),
+        };
+        // Only now: that it runs is durable.
+        let Waiting { sandbox, cancel } = self.waiting().map_err(lost)?;
         let change = self.admitted.change.clone();
         let shared = Rc::clone(&self.shared);
         let mut before_act = |inverse: &Inverse| {
@@ -346,7 +360,7 @@ impl Session {
             settings: &self.shared.settings.execute,
         };
         let mut stopped = None;
-        let running = execute::attempt::run(ground, Arc::clone(&cancel), &mut before_act);
+        let running = sandbox.run(ground, &mut before_act);
         tokio::pin!(running);
         let ended = loop {
             tokio::select! {
@@ -372,24 +386,30 @@ impl Session {
         };
         match ended {
             Ok(attempt) => Ok((attempt, stopped)),
-            Err(error) => Err(Cause::Storage {
-                detail: format!("the sandbox was lost: {error}"),
-            }),
+            Err(error) => Err(lost(error)),
         }
     }
 
-    /// How packets leave for the orchestrator; none if the kernel doesn't say.
-    async fn ways(&self) -> Option<Ways> {
+    /// How packets leave for the orchestrator, in a network that was read just now or is read for this; none if the
+    /// kernel doesn't say.
+    async fn ways(&self, network: Option<&Network>) -> Option<Ways> {
         let kernel = Kernel::open().ok()?;
-        let network = Network::read(&kernel).await.ok()?;
-        Ways::read(&kernel, &network, &self.shared.uplink())
+        let read;
+        let network = match network {
+            Some(network) => network,
+            None => {
+                read = Network::read(&kernel).await.ok()?;
+                &read
+            }
+        };
+        Ways::read(&kernel, network, &self.shared.uplink())
             .await
             .ok()
     }
 
     /// What really changed.
     async fn effect(&self, before: Option<Ways>, attempt: &Attempt) -> Effect {
-        let management_path = match (before, self.ways().await) {
+        let management_path = match (before, self.ways(None).await) {
             (Some(before), Some(after)) => way::touched(&before, &after, &attempt.changes),
             (None, _) | (_, None) => true,
         };

@@ -225,6 +225,20 @@ impl Network {
     }
 }
 
+async fn read_network(wanted: bool) -> Result<Option<Network>, CheckpointError> {
+    Ok(match wanted {
+        true => Some(Network::read(&Kernel::open()?).await?),
+        false => None,
+    })
+}
+
+async fn read_tables(wanted: bool) -> Result<Option<Tables>, CheckpointError> {
+    Ok(match wanted {
+        true => Some(nft::read().await?),
+        false => None,
+    })
+}
+
 /// The state of every object that the grants name or can disturb, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -283,22 +297,26 @@ impl Checkpoint {
         Self::take_scope(world, self.scope.clone()).await
     }
 
+    /// As [`Self::again`], with the tables only if they are wanted.
+    pub(crate) async fn again_with(
+        &self,
+        world: &World,
+        tables: bool,
+    ) -> Result<Self, CheckpointError> {
+        let mut scope = self.scope.clone();
+        scope.tables &= tables;
+        Self::take_scope(world, scope).await
+    }
+
     pub(crate) async fn take_scope(world: &World, scope: Scope) -> Result<Self, CheckpointError> {
-        let network = if scope.network {
-            Some(Network::read(&Kernel::open()?).await?)
-        } else {
-            None
-        };
+        // Side by side: the tables are told by a process of their own.
+        let (network, tables) =
+            tokio::try_join!(read_network(scope.network), read_tables(scope.tables))?;
         let links = network.as_ref().map_or(&[][..], |network| &network.links);
         let scope = scope.with_links(links);
         let beyond = match &network {
             Some(network) if scope.whole => Some(beyond::read(&network.names()).await?),
             Some(_) | None => None,
-        };
-        let tables = if scope.tables {
-            Some(nft::read().await?)
-        } else {
-            None
         };
         let mut services = BTreeMap::new();
         for name in &scope.services {
@@ -351,9 +369,10 @@ impl Checkpoint {
                 })
                 .collect(),
             tables: self.tables.as_ref().map(|tables| {
+                // What is compared, in the place of what is stored.
                 let plain = |state: &TableState| TableState {
-                    text: String::new(),
-                    ..state.clone()
+                    text: state.plain.clone(),
+                    plain: String::new(),
                 };
                 let pair = |(name, state): (&String, &TableState)| (name.clone(), plain(state));
                 tables.iter().map(pair).collect()

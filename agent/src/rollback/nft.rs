@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write as _};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -16,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use crate::collect::aside;
+use crate::door;
 
 /// Where distributions put it; the caller's PATH decides nothing.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
@@ -51,11 +53,28 @@ pub enum NftError {
 
 /// One table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct TableState {
     /// All of it, with counters and what its sets learned: what is put back.
     pub(crate) text: String,
-    /// Without what moves by itself: what is compared and shown.
+    /// Without what moves by itself: what is compared and shown. It follows from the text, so it is not stored.
+    #[serde(skip_serializing)]
     pub(crate) plain: String,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    text: String,
+    /// As an earlier version stored it.
+    plain: Option<String>,
+}
+
+impl From<Stored> for TableState {
+    fn from(stored: Stored) -> Self {
+        let Stored { text, plain } = stored;
+        let plain = plain.unwrap_or_else(|| self::plain(&text));
+        Self { text, plain }
+    }
 }
 
 impl fmt::Display for TableState {
@@ -76,15 +95,19 @@ pub(crate) fn digest(plain: Option<&str>) -> Digest {
 
 /// All tables of the current network namespace.
 pub(crate) async fn read() -> Result<Tables, NftError> {
+    // Without the program nothing could be put back, so that there is none is told whatever there is to list.
+    program()?;
+    // The kernel says in a moment that there is nothing to list. Where it doesn't know, nft says why.
+    if let Ok(false) = door::has_tables().await {
+        return Ok(Tables::new());
+    }
     run(|| {
-        let whole = split(&nft(&["list", "ruleset"], "")?)?;
-        let short = split(&nft(&["--stateless", "list", "ruleset"], "")?)?;
-        let pair = |(name, text): (String, String)| {
-            // One that came between the two questions shows its state; the next look does not.
-            let plain = plain(short.get(&name).unwrap_or(&text));
+        let tables = split(&nft(&["list", "ruleset"], "")?)?;
+        let state = |(name, text): (String, String)| {
+            let plain = plain(&text);
             (name, TableState { text, plain })
         };
-        Ok(whole.into_iter().map(pair).collect())
+        Ok(tables.into_iter().map(state).collect())
     })
     .await
 }
@@ -109,7 +132,7 @@ pub(crate) async fn would_be(table: &str, text: &str) -> Result<Option<String>, 
         if unshare(CloneFlags::CLONE_NEWNET).is_err() || nft(&["-f", "-"], &text).is_err() {
             return Ok(None);
         }
-        let words: Vec<&str> = ["--stateless", "list", "table"]
+        let words: Vec<&str> = ["list", "table"]
             .into_iter()
             .chain(table.split(' '))
             .collect();
@@ -144,9 +167,13 @@ async fn run<T: Send + 'static>(
     aside::run_alone("aizen-nft", work).await?
 }
 
+fn program() -> Result<&'static str, NftError> {
+    let found = PROGRAMS.iter().find(|path| Path::new(path).exists());
+    found.copied().ok_or(NftError::Missing)
+}
+
 fn nft(words: &[&str], input: &str) -> Result<String, NftError> {
-    let program = PROGRAMS.iter().find(|path| Path::new(path).exists());
-    let mut child = Command::new(program.ok_or(NftError::Missing)?)
+    let mut child = Command::new(program()?)
         .args(words)
         .env_clear()
         .current_dir("/")
@@ -249,10 +276,11 @@ fn name_of(text: &str) -> Option<String> {
     (keyword == "table" && words.next().is_none()).then(|| format!("{family} {name}"))
 }
 
-/// A stateless listing without the elements of sets that packets and time fill.
+/// A listing without what moves by itself: the elements of sets that packets and time fill, and what [`still`] leaves
+/// out.
 pub(super) fn plain(listing: &str) -> String {
     let mut kept = String::with_capacity(listing.len());
-    let (mut moving, mut inside) = (false, false);
+    let (mut moving, mut inside, mut quoted) = (false, false, false);
     for line in listing.lines() {
         let bare = line.trim();
         if bare.starts_with("set ") || bare.starts_with("map ") {
@@ -266,13 +294,97 @@ pub(super) fn plain(listing: &str) -> String {
             inside = true;
         }
         if !inside {
-            kept.push_str(line);
-            kept.push('\n');
+            still(line, &mut quoted, &mut kept);
         } else if bare.ends_with('}') {
             inside = false;
         }
     }
     kept
+}
+
+/// Appends a line as `nft --stateless` prints it: without the numbers of counters, what is used of quotas, when
+/// something was used last, when an element expires. One listing serves for both forms, as each takes as long as the
+/// kernel needs to tell everything. `quoted`: the line begins within a string.
+fn still(line: &str, quoted: &mut bool, kept: &mut String) {
+    let moves = ["packets ", "used ", "expires "]
+        .iter()
+        .any(|word| line.contains(word));
+    let words = words(line, quoted, moves);
+    let word = |at: usize| words.get(at).map_or("", |range| &line[range.clone()]);
+    let (mut from, mut at) = (0, 0);
+    while at < words.len() {
+        let next = |n: usize| word(at + n);
+        let leave = match (word(at), next(1)) {
+            ("packets", count) if is_number(count) && next(2) == "bytes" && is_number(next(3)) => {
+                // A counter that has a name shows its numbers on a line of their own.
+                if words.len() == 4 {
+                    return;
+                }
+                if at > 0 && word(at - 1) == "counter" {
+                    4
+                } else {
+                    0
+                }
+            }
+            ("used", count) if is_number(count) && next(2).ends_with("bytes") => 3,
+            ("used", time) if at > 0 && word(at - 1) == "last" && is_time(time) => 2,
+            ("expires", time) if is_time(time) => 2,
+            _ => 0,
+        };
+        if leave > 0 {
+            let last = at + leave - 1;
+            // With the space before it, and not the comma after it.
+            kept.push_str(line[from..words[at].start].trim_end());
+            from = words.get(last).map_or(line.len(), |range| range.end);
+        }
+        at += leave.max(1);
+    }
+    kept.push_str(&line[from..]);
+    kept.push('\n');
+}
+
+/// The words outside of strings and remarks, if they are wanted; a comma ends one.
+fn words(line: &str, quoted: &mut bool, wanted: bool) -> Vec<Range<usize>> {
+    let (mut words, mut start) = (Vec::new(), None);
+    for (at, byte) in line.bytes().enumerate() {
+        if byte == b'#' && !*quoted {
+            break;
+        }
+        if !wanted {
+            *quoted ^= byte == b'"';
+            continue;
+        }
+        let string = *quoted || byte == b'"';
+        *quoted ^= byte == b'"';
+        let ends = string || byte == b',' || byte.is_ascii_whitespace();
+        match (ends, start) {
+            (true, Some(from)) => {
+                words.push(from..at);
+                start = None;
+            }
+            (false, None) => start = Some(at),
+            _ => {}
+        }
+        if byte == b'"' {
+            // A string is a word as well, so that what stands around it is not taken for neighbours.
+            words.push(at..at + 1);
+        }
+    }
+    // What a remark begins in is no word that is looked for.
+    words.extend(start.map(|from| from..line.len()));
+    words
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `4m59s976ms`, or `never`.
+fn is_time(word: &str) -> bool {
+    word == "never"
+        || (word.starts_with(|c: char| c.is_ascii_digit())
+            && word.ends_with(['w', 'd', 'h', 'm', 's'])
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 #[cfg(test)]
@@ -302,6 +414,84 @@ mod tests {
         assert!(plain.contains("chain in"), "{plain}");
     }
 
+    /// As nft 1.0.6 lists, with and without `--stateless`.
+    const STATES: [(&str, &str); 12] = [
+        (
+            "\t\tcounter packets 100 bytes 2 accept",
+            "\t\tcounter accept",
+        ),
+        ("\t\tcounter packets 0 bytes 0", "\t\tcounter"),
+        (
+            "\t\tip saddr @s counter packets 7 bytes 9 accept comment \"counter packets 1 bytes 1\"",
+            "\t\tip saddr @s counter accept comment \"counter packets 1 bytes 1\"",
+        ),
+        (
+            "\t\ttcp dport { 22, 80 } counter packets 0 bytes 0 log prefix \"used 5 bytes\" accept",
+            "\t\ttcp dport { 22, 80 } counter log prefix \"used 5 bytes\" accept",
+        ),
+        (
+            "\t\telements = { 10.0.0.1 counter packets 5 bytes 7, 10.0.0.2 counter packets 0 bytes 0,",
+            "\t\telements = { 10.0.0.1 counter, 10.0.0.2 counter,",
+        ),
+        (
+            "\t\t\t     10.0.0.3 counter packets 0 bytes 0 comment \"expires 5s\" }",
+            "\t\t\t     10.0.0.3 counter comment \"expires 5s\" }",
+        ),
+        (
+            "\t\telements = { 10.0.0.1 timeout 1h expires 29m59s976ms, 10.0.0.2 }",
+            "\t\telements = { 10.0.0.1 timeout 1h, 10.0.0.2 }",
+        ),
+        (
+            "\t\telements = { 10.0.0.1 counter packets 1 bytes 2 : drop, 10.0.0.2 : jump used }",
+            "\t\telements = { 10.0.0.1 counter : drop, 10.0.0.2 : jump used }",
+        ),
+        ("\t\tover 25 mbytes used 10 bytes", "\t\tover 25 mbytes"),
+        (
+            "\t\tquota over 30 mbytes used 12 kbytes drop",
+            "\t\tquota over 30 mbytes drop",
+        ),
+        (
+            "\t\tlast used 5s counter packets 1 bytes 2",
+            "\t\tlast counter",
+        ),
+        (
+            "\t\tlimit rate over 10/second burst 5 packets drop",
+            "\t\tlimit rate over 10/second burst 5 packets drop",
+        ),
+    ];
+
+    #[test]
+    fn counters_quotas_and_times_are_left_out_as_nft_itself_leaves_them_out() {
+        for (whole, stateless) in STATES {
+            assert_eq!(plain(whole), format!("{stateless}\n"));
+        }
+        let named = "\tcounter c {\n\t\tcomment \"a\"\n\t\tpackets 3 bytes 4\n\t}\n";
+        assert_eq!(plain(named), "\tcounter c {\n\t\tcomment \"a\"\n\t}\n");
+        let lines =
+            "\t\tcounter packets 1 bytes 2 comment \"a\n\t\tcounter packets 1 bytes 2\" accept\n";
+        assert_eq!(
+            plain(lines),
+            "\t\tcounter comment \"a\n\t\tcounter packets 1 bytes 2\" accept\n"
+        );
+        let remark = "table ip x { # progname \"\n\t\tcounter packets 1 bytes 2\n";
+        assert_eq!(plain(remark), "table ip x { # progname \"\n\t\tcounter\n");
+    }
+
+    #[test]
+    fn a_stored_table_is_read_back_with_its_plain_form_as_before() {
+        let state = TableState {
+            text: LISTING.to_owned(),
+            plain: plain(LISTING),
+        };
+        let stored = serde_json::to_string(&state).unwrap();
+        assert!(!stored.contains("plain"), "{stored}");
+        let read: TableState = serde_json::from_str(&stored).unwrap();
+        assert_eq!(read, state);
+        let earlier = r#"{"text":"table ip x {\n}\n","plain":"other"}"#;
+        let read: TableState = serde_json::from_str(earlier).unwrap();
+        assert_eq!(read.plain, "other");
+    }
+
     #[test]
     fn a_table_that_a_listing_does_not_hold_whole_is_told() {
         assert!(is_whole(LISTING));
@@ -312,11 +502,26 @@ mod tests {
         assert!(!is_whole("table ip f { # progname x\n\tflags owner\n}\n"));
     }
 
+    /// True if `part` is `whole` with something left out.
+    fn within(part: &str, whole: &str) -> bool {
+        let mut left = whole.chars();
+        part.chars().all(|c| left.any(|w| w == c))
+    }
+
     proptest! {
         #[test]
         fn any_listing_is_read_or_refused(text in "[ {}#\"a-z\n,=]{0,80}|\\PC{0,60}") {
             drop(split(&text));
             plain(&text);
+        }
+
+        #[test]
+        fn a_line_is_only_ever_made_shorter(text in "(counter|packets|bytes|used|last|expires|7|5s|[ ,\"\n\t{}]){0,40}") {
+            // A string that is not closed is none that nft lists.
+            prop_assume!(text.matches('"').count() % 2 == 0);
+            for line in plain(&text).lines() {
+                prop_assert!(text.lines().any(|whole| within(line, whole)), "{line}");
+            }
         }
     }
 }

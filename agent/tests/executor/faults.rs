@@ -21,6 +21,10 @@ use crate::device::{AFTER, BEFORE, Device, MEND, ended, wait_until, wants_on_sit
 
 pub(crate) const ALL: &[(&str, fn())] = &[
     (
+        "no_instruction_of_a_script_happens_before_it_is_durable_that_it_runs",
+        nothing_before_its_record,
+    ),
+    (
         "killed_at_each_sync_of_a_change_it_is_as_before_or_confirmed",
         || each(&["fsync", "fdatasync"], &["signal=KILL"], changing),
     ),
@@ -138,8 +142,14 @@ fn recovering(call: &str, fault: &str) {
 
 /// Starts the executor under strace; false if it ended before it answered.
 pub(crate) async fn start_under(device: &mut Device, call: &str, fault: &str) -> bool {
+    start_traced(device, &["-e", &format!("trace={call}")], fault).await
+}
+
+async fn start_traced(device: &mut Device, calls: &[&str], fault: &str) -> bool {
     let child = Command::new("strace")
-        .args(["-qq", "-e", &format!("trace={call}"), "-e", fault, "-o"])
+        .arg("-qq")
+        .args(calls)
+        .args(["-e", fault, "-o"])
         .arg(device.path("strace"))
         .arg(fs::read_link("/proc/self/exe").unwrap())
         .args(["role", "executor"])
@@ -201,6 +211,34 @@ pub(crate) async fn end_under(device: &mut Device) {
     let log = fs::read_to_string(device.path("strace")).unwrap_or_default();
     let calls = log.lines().filter(|line| line.contains('('));
     CALLED.with(|called| called.set(u32::try_from(calls.count()).unwrap()));
+}
+
+/// The walls are built while the records are stored, and each of those is held up here: the script's interpreter is
+/// executed after the last of them all the same.
+fn nothing_before_its_record() {
+    with_device(async |mut device: Device| {
+        let envelope = device.sign(&device.package(MEND));
+        let held = "inject=fdatasync:delay_exit=200000";
+        let calls = ["-f", "-s", "4096", "-e", "trace=write,fdatasync,execve"];
+        assert!(start_traced(&mut device, &calls, held).await);
+        live(&device, &envelope).await;
+        end_under(&mut device).await;
+        let log = fs::read_to_string(device.path("strace")).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        let after = |from: usize, words: &[&str]| {
+            let holds = |line: &&str| words.iter().all(|word| line.contains(word));
+            let found = lines.iter().skip(from).position(holds);
+            from + found.unwrap_or_else(|| panic!("no {words:?} from line {from} on: {log}"))
+        };
+        let executed = after(0, &["execve(", "/proc/self/fd/4"]);
+        for record in ["snapshotted", "armed", "started"] {
+            let written = after(0, &["write(", &format!("\\\"{record}\\\"")]);
+            let synced = after(written, &["fdatasync", "= 0"]);
+            assert!(synced < executed, "{record}: {log}");
+        }
+        device.start().await;
+        assert_eq!(device.outcomes().await.len(), 1);
+    });
 }
 
 /// What must hold after every fault.

@@ -1,11 +1,12 @@
 //! Processes: a run has an end, and nothing outlives it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aizen_sandbox::{End, SandboxError};
+use aizen_sandbox::{End, ReadBind, SandboxError};
 
 use crate::bed::{Bystander, profile, run, runs, said, sh, soon, succeeds};
 
@@ -113,6 +114,29 @@ fn a_run_can_be_cancelled() {
 fn a_run_that_is_cancelled_before_it_starts_does_not_start() {
     let refused = aizen_sandbox::run(profile("echo ran"), &AtomicBool::new(true));
     assert!(matches!(refused, Err(SandboxError::CancelledBeforeStart)));
+}
+
+#[test]
+fn a_script_waits_within_its_walls_until_it_is_permitted() {
+    let seen = tempfile::tempdir().unwrap();
+    let mut waiting = profile("cat /seen/permitted");
+    waiting.reads.push(ReadBind {
+        source: seen.path().to_path_buf(),
+        target: "/seen".into(),
+    });
+    std::fs::set_permissions(seen.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let permitted = || std::fs::write(seen.path().join("permitted"), "yes").is_ok();
+    let finished = aizen_sandbox::run_when(waiting, &AtomicBool::new(false), permitted).unwrap();
+    assert_eq!(said(&finished), "yes");
+}
+
+#[test]
+fn without_the_permission_nothing_runs() {
+    let sleep = marker(5);
+    let never = profile(&format!("sleep {sleep}"));
+    let refused = aizen_sandbox::run_when(never, &AtomicBool::new(false), || false);
+    assert!(matches!(refused, Err(SandboxError::CancelledBeforeStart)));
+    assert!(!runs(&sleep));
 }
 
 #[test]

@@ -23,9 +23,22 @@ const TURNS: usize = 9;
 const SCRIPT: usize = 100 << 10;
 const POLICY: &str = "allow_changes = true\nmin_isolation = 1\ninterpreters = [\"/bin/bash\"]\n";
 
+/// What is durable before the first instruction, in this order, and what it stands for.
+const STAGES: [(Stage, &str); 4] = [
+    (Stage::Admitted, "every check, and that it never runs again"),
+    (
+        Stage::Snapshotted,
+        "the state before and the probes' baseline",
+    ),
+    (Stage::Armed, "the deadline"),
+    (Stage::Running, "that it runs"),
+];
+
 /// One turn, in milliseconds and bytes.
 struct Turn {
     first_instruction: f64,
+    /// Of it, the time until each of [`STAGES`] was durable, and from the last of them to the script.
+    parts: Vec<f64>,
     snapshot: f64,
     restore: f64,
     kept: u64,
@@ -43,6 +56,17 @@ pub(super) fn rows(program: &Path) -> Result<String> {
     let first = middle(&small, |turn| turn.first_instruction);
     // Writing to a string does not fail.
     writeln!(text, "| a signed repair of 100 KiB, from its arrival to its first instruction | {first:.1}ms | | |").ok();
+    for (part, (_, told)) in STAGES.iter().enumerate() {
+        let time = middle(&small, |turn| turn.parts[part]);
+        writeln!(text, "| … of it: {told} | {time:.1}ms | | |").ok();
+    }
+    let (last, bare) = (middle(&small, |turn| turn.parts[STAGES.len()]), bare()?);
+    writeln!(
+        text,
+        "| … of it: from there to the first instruction, beside that of a bare `bash` | {last:.1}ms | {bare:.1}ms | {:.2} |",
+        last / bare
+    )
+    .ok();
     writeln!(
         text,
         "| … of it: {syncs} times fsync, under strace | {synced:.1}ms | | |"
@@ -80,6 +104,22 @@ fn middle(turns: &[Turn], of: impl Fn(&Turn) -> f64) -> f64 {
     let mut all: Vec<f64> = turns.iter().map(of).collect();
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
+}
+
+/// From the start of the same interpreter, without any wall, to its first instruction, in milliseconds.
+fn bare() -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..TURNS {
+        let began = Timestamp::now();
+        let told = Command::new("/bin/bash")
+            .args(["-c", "echo $EPOCHREALTIME"])
+            .output()
+            .context("can't start bash")?;
+        let at: f64 = String::from_utf8(told.stdout)?.trim().parse()?;
+        times.push(at * 1e3 - milliseconds(began));
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 fn turns(world: &World) -> Result<Vec<Turn>> {
@@ -122,8 +162,13 @@ fn turn(world: &World) -> Result<Turn> {
         step.map(|step| milliseconds(step.at))
             .with_context(|| format!("no {stage:?}"))
     };
+    let moments = std::iter::once(Ok(milliseconds(sent)))
+        .chain(STAGES.iter().map(|(stage, _)| reached(*stage)))
+        .chain([Ok(at * 1e3)]);
+    let moments: Vec<f64> = moments.collect::<Result<_>>()?;
     Ok(Turn {
         first_instruction: at * 1e3 - milliseconds(sent),
+        parts: moments.windows(2).map(|pair| pair[1] - pair[0]).collect(),
         snapshot: reached(Stage::Snapshotted)? - reached(Stage::Admitted)?,
         restore: reached(Stage::RolledBack)? - reached(Stage::RollingBack)?,
         kept,
@@ -137,6 +182,7 @@ fn milliseconds(at: Timestamp) -> f64 {
 /// Sends it, has it undone as soon as it waits to be confirmed, and hears its end.
 async fn life(device: &Device, request: &ExecutorRequest) -> Result<(Timestamp, u64, Outcome)> {
     let mut connection = Connection::connect(&device.executor_socket()).await?;
+    // With what this program, which is not optimised, takes to write it down.
     let sent = Timestamp::now();
     connection.send(request).await?;
     let mut kept = 0;

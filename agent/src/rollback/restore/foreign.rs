@@ -22,7 +22,9 @@ pub(super) async fn foreign(
     inverses: &[Inverse],
     touched: &Touched,
 ) -> Vec<Text> {
-    let Ok(now) = checkpoint.again(world).await else {
+    // Listing tables takes long, and only a change of one needs them here.
+    let tables = inverses.iter().any(|i| matches!(i, Inverse::Nft { .. }));
+    let Ok(now) = checkpoint.again_with(world, tables).await else {
         return Vec::new();
     };
     let mut found = Vec::new();
