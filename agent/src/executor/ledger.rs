@@ -63,6 +63,13 @@ pub(crate) enum Entry {
         /// When.
         moment: Moment,
     },
+    /// A person has the network put back to the rescue profile.
+    Rescue {
+        /// Their user id.
+        uid: u32,
+        /// When.
+        moment: Moment,
+    },
 }
 
 /// Why a record was not taken.
@@ -136,7 +143,10 @@ impl Ledger {
                     .ok_or(LedgerError::UnknownChange(change))?;
                 Ok(found.apply(&event, moment.at)?)
             }
-            Entry::Continued | Entry::Refused { .. } | Entry::Paused { .. } => Ok(()),
+            Entry::Continued
+            | Entry::Refused { .. }
+            | Entry::Paused { .. }
+            | Entry::Rescue { .. } => Ok(()),
         }
     }
 
@@ -242,6 +252,11 @@ impl Ledger {
     /// The change whose outcome is not stored yet.
     pub(crate) fn open_change(&self) -> Option<&Change> {
         self.changes.iter().find(|c| c.is_open())
+    }
+
+    /// The change that was admitted last.
+    pub(crate) fn newest(&self) -> Option<&Change> {
+        self.changes.back()
     }
 
     /// The change whose incomplete rollback waits for a person.

@@ -20,12 +20,14 @@ use super::ExecutorError;
 use super::admission::Admitted;
 use super::closing::{self, Evidence};
 use super::ledger::LedgerError;
+use super::rescue;
 use super::shared::Shared;
 use crate::broker;
 use crate::broker::direct::Judged;
 use crate::change::{Cause, Event};
 use crate::confirm::deadline::Deadline;
 use crate::confirm::health::{Health, Watch};
+use crate::confirm::probe::Own;
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
 use crate::execute::{self, Attempt, Ground};
@@ -68,6 +70,8 @@ pub(crate) struct Session {
     admitted: Admitted,
     commands: mpsc::Receiver<Command>,
     evidence: Evidence,
+    /// What the device's own probes found before, and the network then.
+    known: (Vec<Own>, Option<Network>),
 }
 
 impl Session {
@@ -81,6 +85,7 @@ impl Session {
             admitted,
             commands,
             evidence: Evidence::default(),
+            known: Default::default(),
         }
     }
 
@@ -97,6 +102,7 @@ impl Session {
             closing::put_back_unrecorded(&self.shared, &change).await;
             return Err(error);
         }
+        rescue::after(&self.shared, &change, &mut self.evidence.notes).await?;
         let (local, signed) = closing::report(&self.shared, &change, self.evidence)?;
         self.shared
             .watchers
@@ -138,7 +144,8 @@ impl Session {
         self.record(Event::Snapshotted {
             before: before.digest(),
         })?;
-        let mut watch = self.baseline().await;
+        let (mut watch, network) = tokio::join!(self.baseline(), rescue::network_of(&before));
+        self.known.1 = network;
         let confirm = &self.admitted.package.package().manifest.confirm;
         let within = Duration::from_secs(confirm.within_s.into());
         let now = self.shared.moment();
@@ -205,6 +212,7 @@ impl Session {
             .with_ambient(&self.admitted.grants, name.as_deref())
             .await;
         let samples = self.admitted.probes.sample().await;
+        self.known.0 = self.admitted.probes.owns(&samples);
         let baseline = self
             .admitted
             .probes
@@ -224,6 +232,9 @@ impl Session {
     ) -> Result<Option<Cause>, ExecutorError> {
         let before = self.ways().await;
         self.record(Event::Started)?;
+        let network = self.known.1.take();
+        let known = &self.known.0;
+        let keeping = rescue::keep_before(&self.shared, self.change(), known, network, state);
         let modules = broker::direct::modules();
         if self.is_direct() {
             self.record_reach(&Judged::default())?;
@@ -232,6 +243,9 @@ impl Session {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
         };
+        if let Some(keeping) = keeping {
+            keeping.await.ok();
+        }
         let violation = if self.is_direct() {
             // Whoever may set something up may have the kernel load what it needs for it.
             let loaded = broker::direct::modules();

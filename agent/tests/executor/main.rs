@@ -29,6 +29,7 @@ mod lockouts;
 mod loops;
 mod prefixes;
 mod refusals;
+mod rescue;
 mod rounds;
 mod tunnels;
 mod ubus;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         .chain(foreseen::ALL)
         .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(loops::ALL)
+        .chain(rescue::ALL)
         .chain(rounds::ALL)
         .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))
