@@ -201,7 +201,7 @@ mod tests {
         let bare = network(&[link("wan")], &[], &[]);
         assert_eq!(
             unsettled(&before, &bare),
-            ["link lan", "IPv4 address of wan", "IPv4 default route"]
+            ["IPv4 address of wan", "link lan", "IPv4 default route"]
         );
         // Another gateway by another lease is a network that has settled.
         let other = network(
