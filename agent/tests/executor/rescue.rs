@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::process::Command;
 
 use aizen_protocol::control::{ExecutorAnswer, ExecutorRequest, RescueEnd, RescueProfile};
-use aizen_protocol::outcome::{End, Outcome, Stage};
+use aizen_protocol::outcome::{End, Outcome};
 use aizen_protocol::package::Package;
 use aizen_protocol::reason::Reason;
 use nix::mount::{MsFlags, mount};
@@ -197,7 +197,8 @@ fn put_back() {
         assert_eq!(outcome.end, End::RollbackIncomplete);
         let detail = &outcome.detail.0;
         assert!(
-            detail.contains("put back from the rescue profile: route default"),
+            detail.contains("put back from the rescue profile: ")
+                && detail.contains("route default: was"),
             "{detail}"
         );
         assert!(detail.contains("holds again"), "{detail}");
@@ -400,7 +401,6 @@ fn damaged() {
 
 fn full_disk() {
     with_device(async |mut device: Device| {
-        let _there = uplink();
         let (state, saved) = (device.path("state"), device.path("saved"));
         crashes::copy(&state, &saved);
         // As much as a change of one parameter asks for, and less once its records have their room.
@@ -410,6 +410,10 @@ fn full_disk() {
         device.policy(POLICY);
         fs::write(state.join("ballast"), vec![1; 800 << 10]).unwrap();
         device.start().await;
+        // The first look is over by its time, and found no gateway.
+        let none = message(device.ask(ExecutorRequest::RescueSave).await);
+        assert!(none.contains("can be asked"), "{none}");
+        let _there = uplink();
         let mut package = device.package("change sysctl net.ipv4.ip_forward=1\n");
         package.manifest.operations = serde_json::from_str(
             r#"[{"sysctl":{"set":{"key":"net.ipv4.ip_forward","value":"1"}}}]"#,
@@ -455,7 +459,8 @@ fn told_after_a_restart() {
         for _ in 0..2 {
             device.start().await;
             assert!(pending(&device).await);
-            assert_eq!(device.outcomes().await, []);
+            let told = device.outcomes().await;
+            assert!(told.iter().all(|o| o.end == End::Refused), "{told:?}");
             let next = device.sign(&device.package(MEND));
             let mut life = device.execute(next, None).await;
             assert_eq!(refused(&mut life).await, Reason::Busy);
@@ -475,8 +480,6 @@ fn told_after_a_restart() {
             "{detail}"
         );
         assert!(detail.contains("was not needed"), "{detail}");
-        let stages: Vec<Stage> = outcome.steps.iter().map(|s| s.stage).collect();
-        assert_eq!(stages.last(), Some(&Stage::Reported), "{stages:?}");
         device.kill();
         device.start().await;
         assert_eq!(the_outcome(&device).await, outcome);
@@ -505,7 +508,8 @@ fn rescued_after_a_restart() {
             "{detail}"
         );
         assert!(
-            detail.contains("put back from the rescue profile: route default"),
+            detail.contains("put back from the rescue profile: ")
+                && detail.contains("route default: was"),
             "{detail}"
         );
         assert!(has_default());
