@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use aizen_protocol::id::ChangeId;
+use aizen_protocol::id::{ChangeId, Digest};
 
 use super::closing::{self, Evidence};
 use super::rescue;
@@ -95,10 +95,7 @@ async fn look() -> Option<Network> {
     Network::read(&Kernel::open().ok()?).await.ok()
 }
 
-async fn compared(
-    shared: &Shared,
-    before: &Checkpoint,
-) -> (Option<aizen_protocol::id::Digest>, Vec<String>) {
+async fn compared(shared: &Shared, before: &Checkpoint) -> (Option<Digest>, Vec<String>) {
     let now = match before.again(&shared.world).await {
         Ok(now) => now,
         Err(error) => {

@@ -94,7 +94,10 @@ pub(super) async fn keep_known_good(shared: Rc<Shared>, ended: bool) {
     }
     let state = match state(&shared).await {
         Ok(state) => state,
-        Err(error) => return tracing::warn!(%error, "no rescue profile is kept"),
+        Err(error) => {
+            tracing::warn!(%error, "no rescue profile is kept");
+            return;
+        }
     };
     let moment = shared.moment();
     let profile = Profile {

@@ -85,7 +85,7 @@ impl Session {
             admitted,
             commands,
             evidence: Evidence::default(),
-            known: Default::default(),
+            known: (Vec::new(), None),
         }
     }
 

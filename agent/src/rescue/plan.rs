@@ -45,7 +45,11 @@ pub(crate) fn choose(profile: &Checkpoint, now: &Checkpoint, same_boot: bool) ->
     let differences = profile.difference(now);
     let judge = Judge {
         there: there(then, network, same_boot),
-        renamed: same_boot.then(|| renamed(&differences)).unwrap_or_default(),
+        renamed: if same_boot {
+            renamed(&differences)
+        } else {
+            BTreeSet::new()
+        },
         same_boot,
     };
     // A parameter comes and goes with its link, which is named itself.
