@@ -304,7 +304,7 @@ fn by_hand() {
         lab::ip("rule del priority 1000");
         lab::ip("route add blackhole 203.0.113.0/24");
         lab::ip("link set wan mtu 1400");
-        lab::ip("link add spare type dummy");
+        lab::ip("link add spare type veth peer name spare1");
         lab::nft(
             "-f -",
             "table inet guard {\n chain in {\n type filter hook input priority 0; policy drop;\n }\n}\n",
