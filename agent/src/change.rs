@@ -28,7 +28,9 @@ pub use recovery::Recovery;
 pub use state::State;
 
 use attempts::Attempts;
-use state::{Applied, Armed, Ended, Probing, Reported, RollingBack, Running, Snapshotted, Undo};
+use state::{
+    Applied, Armed, Ended, Later, Probing, Reported, RollingBack, Running, Snapshotted, Undo,
+};
 
 /// A moment on every clock that matters: the wall's for people, the boot's for deadlines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +160,9 @@ impl Change {
 
     /// The table of the life: state and event to state.
     fn next(&self, event: &Event) -> Option<State> {
-        self.forward(event).or_else(|| self.towards_the_end(event))
+        self.forward(event)
+            .or_else(|| self.towards_the_end(event))
+            .or_else(|| self.behind_the_end(event))
     }
 
     fn forward(&self, event: &Event) -> Option<State> {
@@ -196,6 +200,7 @@ impl Change {
                 run: Some(s.run),
                 cause: None,
                 not_restored: Vec::new(),
+                later: Later::default(),
             }),
             (_, _) => return None,
         })
@@ -242,6 +247,47 @@ impl Change {
             }
             (_, _) => return None,
         })
+    }
+
+    /// What follows a rollback before it is told. It never changes how the change ended.
+    fn behind_the_end(&self, event: &Event) -> Option<State> {
+        let State::Ended(mut ended) = self.state.clone() else {
+            return None;
+        };
+        if !matches!(ended.end, End::RolledBack | End::RollbackIncomplete) {
+            return None;
+        }
+        let later = &mut ended.later;
+        match event {
+            Event::Noted { told } => later.told.extend(told.iter().cloned()),
+            Event::Compared { after, told } if !later.compared => {
+                later.compared = true;
+                later.told.extend(told.iter().cloned());
+                ended.after = *after;
+            }
+            Event::RescueBegan { boot } if !later.rescues.contains(boot) => {
+                later.rescues.push(boot.clone());
+                later.rescued = false;
+                // From here on nobody has read the state that is left.
+                ended.after = None;
+            }
+            Event::Rescued { told } if !later.rescues.is_empty() && !later.rescued => {
+                later.rescued = true;
+                later.told.extend(told.iter().cloned());
+            }
+            _ => return None,
+        }
+        Some(State::Ended(ended))
+    }
+
+    /// True if it was undone after a restart and the network was not compared since: its end is told after that.
+    #[must_use]
+    pub fn waits_for_the_network(&self, boot: &BootId) -> bool {
+        let State::Ended(ended) = &self.state else {
+            return false;
+        };
+        let restarted = ended.later.armed_in.as_ref().is_some_and(|b| b != boot);
+        restarted && !ended.later.compared
     }
 
     fn begin_rollback(state: State, cause: &Cause) -> Option<RollingBack> {

@@ -24,6 +24,7 @@ mod look;
 mod metrics;
 mod ping;
 mod ports;
+mod rescue;
 mod sandbox;
 mod screen;
 mod serve;
@@ -125,6 +126,11 @@ enum Command {
     /// The changes of this device
     #[command(subcommand)]
     Changes(changes::ChangesCommand),
+    /// The last network that was known good, and what differs from it
+    #[command(
+        after_help = "Example: aizen rescue apply --yes\nExit: 0 done, 1 not everything could be put back or holds, 4 refused (a change is open)"
+    )]
+    Rescue(rescue::RescueArgs),
     /// What this kernel's sandbox gives; run a program in it
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
@@ -217,6 +223,7 @@ fn run(aizen: Aizen) -> anyhow::Result<ExitCode> {
         | Command::Rehearse(_)
         | Command::Apply(_)
         | Command::Changes(_)
+        | Command::Rescue(_)
         | Command::Pause
         | Command::Resume => {}
     }
@@ -264,6 +271,7 @@ async fn ask(command: Command, json: bool, config: &Config) -> anyhow::Result<Ex
         Command::Rehearse(args) => apply::rehearse(&args, config, json).await,
         Command::Apply(args) => apply::apply(&args, config, json).await,
         Command::Changes(command) => changes::run(command, config, json).await,
+        Command::Rescue(args) => rescue::run(args, config, json).await,
         Command::Pause => status::pause(config).await,
         Command::Resume => status::resume(config).await,
         Command::Sandbox(_)

@@ -28,6 +28,7 @@ use crate::store::StoreError;
 use crate::{execute, keeper, notify};
 
 pub(crate) mod admission;
+mod afterwards;
 pub(crate) mod closing;
 mod desk;
 mod door;
@@ -36,6 +37,7 @@ mod login;
 mod questions;
 mod refusal;
 mod rehearsal;
+pub(crate) mod rescue;
 mod session;
 pub(crate) mod shared;
 mod standing;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub daemon: Option<u32>,
     /// A name that should resolve, probed around every change.
     pub name: Option<String>,
+    /// After a restart the network has so long to come up before it is compared with the state before.
+    pub settle: Duration,
     /// How scripts are run.
     pub execute: execute::Settings,
     /// How the second keeper of a deadline waits.
@@ -90,6 +94,7 @@ impl Default for Settings {
             root: PathBuf::from("/"),
             daemon: None,
             name: None,
+            settle: Duration::from_secs(120),
             execute: execute::Settings::default(),
             keeper: keeper::Settings::default(),
         }
@@ -173,17 +178,18 @@ pub async fn run(
     listener: std::os::unix::net::UnixListener,
     idle_exit: Option<Duration>,
 ) -> Result<(), ExecutorError> {
-    let shared = alive_during(async {
+    let (shared, recovered) = alive_during(async {
         let shared = open(settings).await?;
-        crate::recover::recover(&shared).await?;
+        let recovered = crate::recover::recover(&shared).await?;
         measure_isolation(&shared).await;
-        Ok::<_, ExecutorError>(Rc::new(shared))
+        Ok::<_, ExecutorError>((Rc::new(shared), recovered))
     })
     .await?;
+    let waits = afterwards::begin(&shared, recovered.waits);
     let socket = |source| ExecutorError::Socket { source };
     listener.set_nonblocking(true).map_err(socket)?;
     let listener = UnixListener::from_std(listener).map_err(socket)?;
-    alive_during(serve(shared, listener, idle_exit)).await
+    alive_during(serve(shared, listener, idle_exit, waits)).await
 }
 
 /// Opens the state directory, as soon as who recovers at the moment is done.
@@ -237,15 +243,19 @@ async fn serve(
     shared: Rc<Shared>,
     listener: UnixListener,
     idle_exit: Option<Duration>,
+    waits: Pending,
 ) -> Result<(), ExecutorError> {
     let (asks_tx, mut asks) = mpsc::channel::<Ask>(ASKS);
     let mut connections = JoinSet::new();
     let guests = Guests::new(CONNECTIONS_EACH);
     let mut jobs: FuturesUnordered<Job> = FuturesUnordered::new();
-    let mut change: Pending = None;
+    let mut change = waits;
+    let mut keeping: Option<Job> =
+        Some(Box::pin(rescue::keep_known_good(Rc::clone(&shared), false)));
     let desk = RefCell::new(Desk::new(Rc::clone(&shared)));
     loop {
-        let idle = connections.is_empty() && jobs.is_empty() && change.is_none();
+        let idle =
+            connections.is_empty() && jobs.is_empty() && change.is_none() && keeping.is_none();
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => match guests.enter(&stream) {
@@ -262,7 +272,9 @@ async fn serve(
                 change = None;
                 desk.borrow_mut().change_ended();
                 ended?;
+                keeping = Some(Box::pin(rescue::keep_known_good(Rc::clone(&shared), true)));
             }
+            () = done(&mut keeping) => keeping = None,
             Some(ask) = asks.recv() => {
                 let begun = desk.borrow_mut().take(ask)?;
                 match begun {
@@ -285,6 +297,13 @@ async fn serve(
 async fn ended(change: &mut Pending) -> Result<(), ExecutorError> {
     match change {
         Some(change) => change.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn done(job: &mut Option<Job>) {
+    match job {
+        Some(job) => job.await,
         None => std::future::pending().await,
     }
 }

@@ -28,6 +28,7 @@ pub mod change;
 pub mod execute;
 pub mod broker;
 pub mod confirm;
+mod rescue;
 pub mod rollback;
 pub mod report;
 

@@ -3,16 +3,19 @@
 use crate::change::attempts::Next;
 use crate::change::{Cause, Event, Recovery};
 use crate::executor::closing::{self, Evidence};
+use crate::executor::rescue;
 use crate::executor::shared::Shared;
 use crate::executor::{ExecutorError, Settings};
 use aizen_protocol::id::ChangeId;
 use aizen_protocol::outcome::{End, Stage};
 
 /// What a recovery did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The change that was open, and what was done with it; none if nothing was open, or nothing is tried any more.
     pub change: Option<(ChangeId, Recovery)>,
+    /// The change whose end the executor tells once the network is up.
+    pub waits: Option<ChangeId>,
 }
 
 /// Recovers once and ends.
@@ -26,7 +29,7 @@ pub async fn run(settings: Settings) -> Result<Recovered, ExecutorError> {
 /// Recovers. Repeatable: an interruption of it is recovered by the next one, but not for ever.
 pub(crate) async fn recover(shared: &Shared) -> Result<Recovered, ExecutorError> {
     let Some(open) = Open::of(shared) else {
-        return Ok(Recovered { change: None });
+        return Ok(Recovered::default());
     };
     let (change, died) = (open.change.clone(), open.died);
     tracing::warn!(%change, stage = ?open.stage, recovery = ?open.recovery, "found an open change");
@@ -46,23 +49,35 @@ pub(crate) async fn recover(shared: &Shared) -> Result<Recovered, ExecutorError>
                     closing::roll_back(shared, &change, open.cause(), &mut evidence).await?;
                 }
             }
-            closing::report(shared, &change, evidence)?;
+            if open.tell(shared, evidence).await? {
+                return Ok(Recovered {
+                    change: Some((change.clone(), open.recovery)),
+                    waits: Some(change),
+                });
+            }
             open.recovery
         }
         Next::GiveUp => {
             tracing::error!(%change, died, "undoing it died again and again: it is not tried any more");
             closing::give_up(shared, &change, open.cause(), died)?;
             open.remember(shared)?;
-            closing::report(shared, &change, Evidence::default())?;
-            Recovery::Report(End::RollbackIncomplete)
+            let recovery = Recovery::Report(End::RollbackIncomplete);
+            if open.tell(shared, Evidence::default()).await? {
+                return Ok(Recovered {
+                    change: Some((change.clone(), recovery)),
+                    waits: Some(change),
+                });
+            }
+            recovery
         }
         Next::Hold => {
             tracing::error!(%change, died, "its end could not be told: other changes wait until it is");
-            return Ok(Recovered { change: None });
+            return Ok(Recovered::default());
         }
     };
     Ok(Recovered {
         change: Some((change, recovery)),
+        waits: None,
     })
 }
 
@@ -111,6 +126,25 @@ impl Open {
     /// The crash may have come between the journal and the memory of packages.
     fn remember(&self, shared: &Shared) -> Result<(), ExecutorError> {
         shared.remember_admission(&self.admission)
+    }
+
+    /// Tells its end; true if that waits for the network.
+    async fn tell(&self, shared: &Shared, mut evidence: Evidence) -> Result<bool, ExecutorError> {
+        let waits = {
+            let ledger = shared.ledger.borrow();
+            let found = ledger.find(&self.change);
+            found.is_some_and(|c| c.waits_for_the_network(&shared.boot))
+        };
+        if waits {
+            let told = evidence.notes;
+            if !told.is_empty() {
+                shared.record(&self.change, Event::Noted { told })?;
+            }
+            return Ok(true);
+        }
+        rescue::after(shared, &self.change, &mut evidence.notes).await?;
+        closing::report(shared, &self.change, evidence)?;
+        Ok(false)
     }
 
     fn interrupt(&self, shared: &Shared) -> Result<(), ExecutorError> {

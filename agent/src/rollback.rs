@@ -13,7 +13,7 @@ pub(crate) mod kernel;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod nft;
-mod restore;
+pub(crate) mod restore;
 pub(crate) mod route;
 pub(crate) mod rule;
 pub(crate) mod seal;

@@ -70,6 +70,12 @@ pub enum ExecutorRequest {
         /// The change.
         change: ChangeId,
     },
+    /// Root, operators: the rescue profile, and what differs from it.
+    Rescue,
+    /// Root, operators: keeps the network as it is as the rescue profile, if it is known good.
+    RescueSave,
+    /// Root, operators: puts the network back to the rescue profile.
+    RescueApply,
     /// Anybody: the changes of this device, newest first.
     Changes,
     /// Daemon: signed outcomes that were not acknowledged yet.
@@ -203,6 +209,13 @@ pub enum ExecutorAnswer {
         /// Oldest first.
         outcomes: Vec<Envelope>,
     },
+    /// To [`ExecutorRequest::Rescue`].
+    Rescue {
+        /// None if none was ever kept.
+        profile: Option<RescueProfile>,
+    },
+    /// To [`ExecutorRequest::RescueApply`].
+    Rescued(RescueEnd),
     /// To [`Question::ArpProbe`].
     Answering {
         /// Hardware addresses other than ours that answered.
@@ -222,6 +235,40 @@ pub enum ExecutorAnswer {
         /// What failed, to what, and what to do next.
         message: String,
     },
+}
+
+/// The last network that was known good, beside the one that there is. Lists are bounded; the last line tells of the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RescueProfile {
+    /// Since when this network is known good.
+    pub since: Timestamp,
+    /// True if that was in this boot.
+    pub this_boot: bool,
+    /// Why it was kept, for people.
+    pub source: String,
+    /// Probes that held then.
+    pub held: Vec<String>,
+    /// Those of them that do not hold now.
+    pub lost: Vec<String>,
+    /// What is otherwise now and would be put back, one sentence an object.
+    pub differs: Vec<String>,
+    /// What is otherwise now and would be left alone, with the reason.
+    pub left: Vec<String>,
+}
+
+/// How putting the rescue profile back ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RescueEnd {
+    /// What was put back, one sentence an object.
+    pub put_back: Vec<String>,
+    /// What could not be put back, with the reason.
+    pub failed: Vec<String>,
+    /// What was left alone, with the reason.
+    pub left: Vec<String>,
+    /// Probes that held in the profile and do not hold now.
+    pub lost: Vec<String>,
 }
 
 /// A refusal.

@@ -197,6 +197,28 @@ pub enum Event {
         /// What, object by object.
         not_restored: Vec<String>,
     },
+    /// What undoing saw besides, for an outcome that is told later.
+    Noted {
+        /// Sentences.
+        told: Vec<String>,
+    },
+    /// After a restart the network was compared with the state before.
+    Compared {
+        /// Digest of the state then, if it could be read.
+        after: Option<Digest>,
+        /// Sentences.
+        told: Vec<String>,
+    },
+    /// The rescue profile is about to be put back.
+    RescueBegan {
+        /// The boot that this happens in.
+        boot: BootId,
+    },
+    /// Putting it back ended.
+    Rescued {
+        /// Sentences.
+        told: Vec<String>,
+    },
     /// A `diagnose` script ended.
     Diagnosed {
         /// How.
@@ -239,6 +261,10 @@ impl Event {
             Self::RollbackBegan { .. } => "rollback_began",
             Self::RolledBack { .. } => "rolled_back",
             Self::RollbackIncomplete { .. } => "rollback_incomplete",
+            Self::Noted { .. } => "noted",
+            Self::Compared { .. } => "compared",
+            Self::RescueBegan { .. } => "rescue_began",
+            Self::Rescued { .. } => "rescued",
             Self::Diagnosed { .. } => "diagnosed",
             Self::Interrupted { .. } => "interrupted",
             Self::Reported { .. } => "reported",

@@ -87,7 +87,26 @@ fn events() -> Vec<Event> {
         },
         Event::Reported { outcome: digest },
         Event::Cleared { uid: 0 },
+        Event::Noted {
+            told: vec!["seen".into()],
+        },
+        Event::Compared {
+            after: None,
+            told: vec!["differs".into()],
+        },
+        Event::RescueBegan { boot: boot() },
+        Event::Rescued {
+            told: vec!["put back".into()],
+        },
     ]
+}
+
+/// A change of the boot `boot-a` whose undoing began.
+pub(crate) fn undone() -> Vec<Event> {
+    let all = events();
+    let mut undone = all[..3].to_vec();
+    undone.push(all[7].clone());
+    undone
 }
 
 /// The reference: a state's name and an event's name to the next state's name, written down line by line.
@@ -144,11 +163,45 @@ fn replay(class: Class, journal: &[Event]) -> Change {
     change
 }
 
-fn step(state: &str, event: &Event) -> Option<&'static str> {
-    TABLE
-        .iter()
-        .find(|(from, name, _)| *from == state && *name == event.name())
-        .map(|(_, _, to)| *to)
+/// Where the reference is: a state, and what followed an end there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    state: &'static str,
+    compared: bool,
+    began: bool,
+    rescued: bool,
+}
+
+fn at(state: &'static str) -> Place {
+    Place {
+        state,
+        compared: false,
+        began: false,
+        rescued: false,
+    }
+}
+
+fn step(place: Place, event: &Event) -> Option<Place> {
+    let undone = matches!(place.state, "rolled_back" | "incomplete");
+    match event.name() {
+        "noted" => undone.then_some(place),
+        "compared" => (undone && !place.compared).then_some(Place {
+            compared: true,
+            ..place
+        }),
+        "rescue_began" => (undone && !place.began).then_some(Place {
+            began: true,
+            ..place
+        }),
+        "rescued" => (undone && place.began && !place.rescued).then_some(Place {
+            rescued: true,
+            ..place
+        }),
+        name => TABLE
+            .iter()
+            .find(|(from, of, _)| *from == place.state && *of == name)
+            .map(|(_, _, to)| Place { state: to, ..place }),
+    }
 }
 
 /// What a restart does, as events.
@@ -182,9 +235,9 @@ proptest! {
         picks in proptest::collection::vec((0..events().len(), any::<bool>()), 0..60),
     ) {
         let (class, mut state) = if diagnose {
-            (Class::Diagnose, "admitted/diagnose")
+            (Class::Diagnose, at("admitted/diagnose"))
         } else {
-            (Class::Repair, "admitted/repair")
+            (Class::Repair, at("admitted/repair"))
         };
         let mut change = replay(class, &[]);
         let mut journal = Vec::new();
@@ -204,12 +257,12 @@ proptest! {
                 }
                 (None, Err(_)) => prop_assert_eq!(&change, &before),
                 (expected, got) => {
-                    return Err(TestCaseError::fail(format!("{state} + {}: {expected:?}, {got:?}", event.name())));
+                    return Err(TestCaseError::fail(format!("{} + {}: {expected:?}, {got:?}", state.state, event.name())));
                 }
             }
-            prop_assert_eq!(change.recovery(), recovery_of(state));
-            prop_assert_eq!(change.is_open(), !state.starts_with("reported"));
-            prop_assert_eq!(change.blocks_others(), state == "incomplete" || state == "reported_incomplete");
+            prop_assert_eq!(change.recovery(), recovery_of(state.state));
+            prop_assert_eq!(change.is_open(), !state.state.starts_with("reported"));
+            prop_assert_eq!(change.blocks_others(), state.state == "incomplete" || state.state == "reported_incomplete");
         }
 
         // The journal alone gives the same change.
@@ -217,14 +270,20 @@ proptest! {
 
         // What must hold of any history.
         let count = |name: &str| journal.iter().filter(|e| e.name() == name).count();
-        let at = |name: &str| journal.iter().position(|e| e.name() == name);
+        let place = |name: &str| journal.iter().position(|e| e.name() == name);
         prop_assert!(count("reported") <= 1 && count("confirmed") <= 1);
-        if let Some(confirmed) = at("confirmed") {
-            prop_assert!(at("probing").is_some_and(|p| p < confirmed));
-            prop_assert!(at("rollback_began").is_none());
+        prop_assert!(count("compared") <= 1 && count("rescue_began") <= 1 && count("rescued") <= 1);
+        // Nothing that follows an end makes it another one.
+        if count("rolled_back") + count("rollback_incomplete") > 0 {
+            let told = if count("rolled_back") > 0 { End::RolledBack } else { End::RollbackIncomplete };
+            prop_assert_eq!(change.ended().map(|e| e.end), Some(told));
         }
-        if let Some(acting) = at("acting") {
-            prop_assert!(at("armed").is_some_and(|armed| armed < acting));
+        if let Some(confirmed) = place("confirmed") {
+            prop_assert!(place("probing").is_some_and(|p| p < confirmed));
+            prop_assert!(place("rollback_began").is_none());
+        }
+        if let Some(acting) = place("acting") {
+            prop_assert!(place("armed").is_some_and(|armed| armed < acting));
         }
         if let Some(undo) = change.undo() {
             prop_assert_eq!(undo.inverses.len(), count("acting"));
@@ -236,7 +295,7 @@ proptest! {
         picks in proptest::collection::vec(0..20_usize, 0..20),
         again in 0..3_usize,
     ) {
-        let mut state = "admitted/repair";
+        let mut state = at("admitted/repair");
         let mut journal = Vec::new();
         for pick in picks {
             let possible: Vec<Event> = events().into_iter().filter(|e| step(state, e).is_some()).collect();

@@ -1,7 +1,7 @@
 //! Where a change can be, and what is known there and nowhere else.
 
 use aizen_protocol::effect::ScriptRun;
-use aizen_protocol::id::Digest;
+use aizen_protocol::id::{BootId, Digest};
 use aizen_protocol::outcome::{End, Stage};
 use aizen_protocol::statement::Nonce;
 
@@ -87,6 +87,10 @@ impl RollingBack {
             run: self.run,
             cause: Some(self.cause),
             not_restored: not_restored.to_vec(),
+            later: Later {
+                armed_in: Some(self.undo.deadline.boot),
+                ..Later::default()
+            },
         }
     }
 }
@@ -106,6 +110,23 @@ pub struct Ended {
     pub cause: Option<Cause>,
     /// What is not as before.
     pub not_restored: Vec<String>,
+    /// What happened since.
+    pub later: Later,
+}
+
+/// What follows an end before it is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Later {
+    /// The boot in which it was armed; none if it was kept or never armed.
+    pub armed_in: Option<BootId>,
+    /// The network was compared with the state before, once it was up after a restart.
+    pub compared: bool,
+    /// Boots in which the rescue profile was about to be put back, one for each time.
+    pub rescues: Vec<BootId>,
+    /// The last of them ended.
+    pub rescued: bool,
+    /// Sentences for the outcome, in their order.
+    pub told: Vec<String>,
 }
 
 impl Ended {
@@ -117,6 +138,7 @@ impl Ended {
             run,
             cause,
             not_restored: Vec::new(),
+            later: Later::default(),
         }
     }
 }

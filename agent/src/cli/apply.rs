@@ -234,7 +234,7 @@ fn read(file: &Path) -> anyhow::Result<Result<Envelope, Refusal>> {
     }))
 }
 
-fn asked(question: &str) -> anyhow::Result<bool> {
+pub(super) fn asked(question: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("{question} There is no terminal to ask on: say --yes");
     }
@@ -273,6 +273,8 @@ pub(super) fn unexpected(answer: ExecutorAnswer, as_json: bool) -> anyhow::Resul
         | ExecutorAnswer::ConfirmOnSiteWanted { .. }
         | ExecutorAnswer::Changes { .. }
         | ExecutorAnswer::Outcomes { .. }
+        | ExecutorAnswer::Rescue { .. }
+        | ExecutorAnswer::Rescued(_)
         | ExecutorAnswer::Answering { .. }
         | ExecutorAnswer::Seen { .. } => bail!("the executor answered another question"),
     }

@@ -32,6 +32,22 @@ enum Target {
     Carrier(String),
 }
 
+/// What one of the device's own probes found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// Its name.
+    pub(crate) name: String,
+    /// It asks something beyond this device.
+    pub(crate) reaches: bool,
+    /// It held.
+    pub(crate) holds: bool,
+    /// There was nothing to ask: that is no failure.
+    pub(crate) nothing: bool,
+}
+
+/// A family without a gateway.
+const NO_GATEWAY: &str = "no default route with a gateway";
+
 /// The probes of one change, in a fixed order.
 #[derive(Clone, Debug)]
 pub struct Probes {
@@ -64,6 +80,28 @@ impl Probes {
             targets.push((target, Wanted::Declared));
         }
         Ok(Self { targets, root })
+    }
+
+    /// The device's own alone, as it is now.
+    pub(crate) async fn own(root: PathBuf, name: Option<&str>) -> Self {
+        let none = Self {
+            targets: Vec::new(),
+            root,
+        };
+        none.with_ambient(&[], name).await
+    }
+
+    /// What `samples` of [`Self::sample`] say of the device's own probes.
+    pub(crate) fn owns(&self, samples: &[Sample]) -> Vec<Own> {
+        let probes = self.targets.iter().zip(samples);
+        let own = probes.filter(|((_, wanted), _)| *wanted == Wanted::Ambient);
+        own.map(|((target, _), sample)| Own {
+            name: describe(target),
+            reaches: !matches!(target, Target::Carrier(_)),
+            holds: sample.holds,
+            nothing: sample.detail == NO_GATEWAY,
+        })
+        .collect()
     }
 
     /// Adds the device's own: carriers, default gateways and a name, whatever of it is there. Links that the change
@@ -199,7 +237,7 @@ async fn gateway(ipv4: bool) -> Sample {
         .filter_map(|r| Some((r.gateway?, r.link)))
         .collect();
     if gateways.is_empty() {
-        return failed("no default route with a gateway");
+        return failed(NO_GATEWAY);
     }
     let samples = join_all(gateways.iter().map(|(address, link)| {
         let scoped = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());

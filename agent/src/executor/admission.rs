@@ -227,6 +227,10 @@ fn free(shared: &Shared, class: Class) -> Result<(), Refused> {
             pending.admission().change.to_string(),
         ));
     }
+    if shared.rescuing.get() {
+        let why = "the network is being put back to the rescue profile";
+        return Err(Refused::because(Reason::Busy, why));
+    }
     if class != Class::Diagnose
         && let Some(blocking) = ledger.blocking()
     {

@@ -189,7 +189,7 @@ async fn undo_alone(
     }
 }
 
-fn load_snapshot(shared: &Shared, change: &ChangeId) -> Result<Checkpoint, String> {
+pub(super) fn load_snapshot(shared: &Shared, change: &ChangeId) -> Result<Checkpoint, String> {
     let bytes = shared
         .snapshots
         .read(change.as_str(), SNAPSHOT)
@@ -270,7 +270,11 @@ fn outcome(
             }
         },
     };
-    for note in &evidence.notes {
+    let later = &ended.later;
+    let restarted = later.armed_in.as_ref().is_some_and(|b| *b != shared.boot);
+    let untold = (restarted && !later.compared)
+        .then(|| "the network was not compared after the restart".to_owned());
+    for note in later.told.iter().chain(&untold).chain(&evidence.notes) {
         detail.push_str("; ");
         detail.push_str(note);
     }

@@ -3,15 +3,18 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest, Question};
+use aizen_protocol::control::{Bindings, ExecutorAnswer, ExecutorRequest, Question, Refusal};
 use aizen_protocol::envelope::Envelope;
 use aizen_protocol::id::{ChangeId, Digest};
+use aizen_protocol::reason::Reason;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{self, NotAdmitted};
 use super::door::Ask;
+use super::ledger::Entry;
 use super::questions::Keeper;
 use super::refusal::Refusals;
+use super::rescue;
 use super::session::{Command, Session};
 use super::shared::Shared;
 use super::{ExecutorError, Job};
@@ -109,6 +112,9 @@ impl Desk {
                 Ok(said(&answers, self.roll_back(&change, peer.uid)))
             }
             ExecutorRequest::Clear { change } => Ok(said(&answers, self.clear(&change, peer.uid)?)),
+            ExecutorRequest::Rescue => Ok(self.rescue(answers)),
+            ExecutorRequest::RescueSave => Ok(self.rescue_save(answers, peer.uid)),
+            ExecutorRequest::RescueApply => Ok(self.rescue_apply(answers, peer.uid)),
             ExecutorRequest::Changes => {
                 let changes = self.shared.ledger.borrow().summaries();
                 Ok(said(&answers, ExecutorAnswer::Changes { changes }))
@@ -116,6 +122,7 @@ impl Desk {
             ExecutorRequest::Outcomes => {
                 // One that a start held back is told now, if it can be.
                 if self.pending.is_none()
+                    && !self.shared.seeing_out.get()
                     && let Err(error) = recover::tell_held(&self.shared)
                 {
                     tracing::error!(%error, "the end of a change can't be told yet");
@@ -151,7 +158,7 @@ impl Desk {
                 risk: verified.risk(),
                 intent: verified.package().intent.clone(),
             },
-            Err(refused) => ExecutorAnswer::Refused(aizen_protocol::control::Refusal {
+            Err(refused) => ExecutorAnswer::Refused(Refusal {
                 reason: refused.reason,
                 detail: refused.detail,
                 signed: None,
@@ -236,6 +243,79 @@ impl Desk {
             questions.borrow_mut().leave(&question);
             // Whoever asked may be gone.
             answers.send(answer).await.ok();
+        }))
+    }
+
+    fn rescue(&mut self, answers: Answers) -> Begun {
+        let shared = Rc::clone(&self.shared);
+        self.job(answers, async move {
+            match rescue::show(&shared).await {
+                Ok(profile) => ExecutorAnswer::Rescue { profile },
+                Err(error) => failed(&error),
+            }
+        })
+    }
+
+    fn rescue_save(&mut self, answers: Answers, uid: u32) -> Begun {
+        if let Some(busy) = self.busy() {
+            return said(&answers, busy);
+        }
+        let shared = Rc::clone(&self.shared);
+        self.job(answers, async move {
+            match rescue::save(&shared, uid).await {
+                Ok(()) => ExecutorAnswer::Done,
+                Err(error) => failed(&error),
+            }
+        })
+    }
+
+    fn rescue_apply(&mut self, answers: Answers, uid: u32) -> Begun {
+        if let Some(busy) = self.busy() {
+            return said(&answers, busy);
+        }
+        let moment = self.shared.moment();
+        let entry = Entry::Rescue { uid, moment };
+        // A disk that is full keeps nobody from mending the network.
+        if let Err(error) = self.shared.ledger.borrow_mut().note(&entry) {
+            tracing::error!(%error, "the journal does not know that the rescue profile is put back");
+        }
+        self.shared.rescuing.set(true);
+        let shared = Rc::clone(&self.shared);
+        self.job(answers, async move {
+            let applied = rescue::apply(&shared).await;
+            shared.rescuing.set(false);
+            match applied {
+                Ok(end) => ExecutorAnswer::Rescued(end),
+                Err(error) => failed(&error),
+            }
+        })
+    }
+
+    fn job(
+        &mut self,
+        answers: Answers,
+        work: impl Future<Output = ExecutorAnswer> + 'static,
+    ) -> Begun {
+        self.jobs += 1;
+        Begun::Job(Box::pin(async move {
+            // Whoever asked may be gone.
+            answers.send(work.await).await.ok();
+        }))
+    }
+
+    /// A refusal while the network is somebody else's.
+    fn busy(&self) -> Option<ExecutorAnswer> {
+        let detail = if self.shared.rescuing.get() {
+            "the rescue profile is being put back".to_owned()
+        } else {
+            let ledger = self.shared.ledger.borrow();
+            let open = ledger.open_change()?;
+            format!("the change {} is open", open.admission().change)
+        };
+        Some(ExecutorAnswer::Refused(Refusal {
+            reason: Reason::Busy,
+            detail,
+            signed: None,
         }))
     }
 
@@ -332,6 +412,9 @@ fn access(request: &ExecutorRequest) -> Access {
         ExecutorRequest::ConfirmOnSite { .. }
         | ExecutorRequest::RollBack { .. }
         | ExecutorRequest::Clear { .. }
+        | ExecutorRequest::Rescue
+        | ExecutorRequest::RescueSave
+        | ExecutorRequest::RescueApply
         | ExecutorRequest::Pause
         | ExecutorRequest::Resume => Access::Operator,
     }

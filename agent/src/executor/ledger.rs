@@ -65,6 +65,13 @@ pub(crate) enum Entry {
         /// When.
         moment: Moment,
     },
+    /// A person has the network put back to the rescue profile.
+    Rescue {
+        /// Their user id.
+        uid: u32,
+        /// When.
+        moment: Moment,
+    },
 }
 
 /// Why a record was not taken.
@@ -138,7 +145,10 @@ impl Ledger {
                     .ok_or(LedgerError::UnknownChange(change))?;
                 Ok(found.apply(&event, moment.at)?)
             }
-            Entry::Continued | Entry::Refused { .. } | Entry::Paused { .. } => Ok(()),
+            Entry::Continued
+            | Entry::Refused { .. }
+            | Entry::Paused { .. }
+            | Entry::Rescue { .. } => Ok(()),
         }
     }
 
@@ -246,6 +256,11 @@ impl Ledger {
         self.changes.iter().find(|c| c.is_open())
     }
 
+    /// The change that was admitted last.
+    pub(crate) fn newest(&self) -> Option<&Change> {
+        self.changes.back()
+    }
+
     /// The change whose incomplete rollback waits for a person.
     pub(crate) fn blocking(&self) -> Option<&Change> {
         self.changes.iter().find(|c| c.blocks_others())
@@ -306,7 +321,8 @@ pub(crate) fn look_up(journal: &Path, wanted: &ChangeId) -> Result<Option<Change
             | Entry::Admitted { .. }
             | Entry::Event { .. }
             | Entry::Refused { .. }
-            | Entry::Paused { .. } => {}
+            | Entry::Paused { .. }
+            | Entry::Rescue { .. } => {}
         }
     }
     Ok(found)

@@ -19,13 +19,14 @@ use super::ExecutorError;
 use super::admission::{Admitted, Waiting};
 use super::closing::{self, Evidence};
 use super::ledger::LedgerError;
+use super::rescue;
 use super::shared::Shared;
 use crate::broker;
 use crate::broker::direct::Judged;
 use crate::change::{Cause, Event};
 use crate::confirm::deadline::Deadline;
 use crate::confirm::health::{Health, Watch};
-use crate::confirm::probe::Probes;
+use crate::confirm::probe::{Own, Probes};
 use crate::confirm::{self, Confirmed, NotConfirmed};
 use crate::control::Peer;
 use crate::execute::{Attempt, Ground};
@@ -70,6 +71,8 @@ pub(crate) struct Session {
     commands: mpsc::Receiver<Command>,
     evidence: Evidence,
     keeper: Keeper,
+    /// What the device's own probes found before, and the network then.
+    known: (Vec<Own>, Option<Network>),
 }
 
 impl Session {
@@ -84,6 +87,7 @@ impl Session {
             commands,
             evidence: Evidence::default(),
             keeper: Keeper::None,
+            known: (Vec::new(), None),
         }
     }
 
@@ -100,6 +104,7 @@ impl Session {
             closing::put_back_unrecorded(&self.shared, &change).await;
             return Err(error);
         }
+        rescue::after(&self.shared, &change, &mut self.evidence.notes).await?;
         self.evidence.notes.extend(self.keeper.note());
         let (local, signed) = closing::report(&self.shared, &change, self.evidence)?;
         self.keeper.end().await;
@@ -135,8 +140,8 @@ impl Session {
     async fn repair(&mut self) -> Told {
         self.keeper = Keeper::start(&self.shared.settings, self.change());
         // The probes are out while the state is read and stored.
-        let (state, (probes, mut watch)) = tokio::join!(self.snapshot(), self.baseline());
-        let (before, ways) = match state {
+        let (state, (probes, own, mut watch)) = tokio::join!(self.snapshot(), self.baseline());
+        let (before, ways, network) = match state {
             Ok(state) => state,
             Err(detail) => {
                 if let Ok(waiting) = self.waiting() {
@@ -150,6 +155,7 @@ impl Session {
         self.record(Event::Snapshotted {
             before: before.digest(),
         })?;
+        self.known = (own, network);
         let confirm = &self.admitted.package.package().manifest.confirm;
         let within = Duration::from_secs(confirm.within_s.into());
         let now = self.shared.moment();
@@ -191,7 +197,7 @@ impl Session {
     }
 
     /// Stores the state before; and says how packets leave for the orchestrator in it.
-    async fn snapshot(&self) -> Result<(Checkpoint, Option<Ways>), String> {
+    async fn snapshot(&self) -> Result<(Checkpoint, Option<Ways>, Option<Network>), String> {
         let before = self
             .state()
             .await
@@ -212,17 +218,19 @@ impl Session {
             .write(change, &sealed)
             .map_err(|e| format!("the state before can't be stored: {e}"))?;
         let ways = self.ways(before.network.as_ref()).await;
-        Ok((before, ways))
+        let network = rescue::network_of(&before).await;
+        Ok((before, ways, network))
     }
 
     /// What is probed, and how it is before the change.
-    async fn baseline(&self) -> (Probes, Watch) {
+    async fn baseline(&self) -> (Probes, Vec<Own>, Watch) {
         let name = self.shared.settings.name.clone();
         let probes = self.admitted.probes.clone();
         let probes = probes
             .with_ambient(&self.admitted.grants, name.as_deref())
             .await;
         let samples = probes.sample().await;
+        let own = probes.owns(&samples);
         let baseline = probes
             .names()
             .zip(samples)
@@ -230,7 +238,7 @@ impl Session {
             .collect();
         let confirm = &self.admitted.package.package().manifest.confirm;
         let stable = Duration::from_secs(confirm.stable_s.into());
-        (probes, Watch::new(baseline, stable))
+        (probes, own, Watch::new(baseline, stable))
     }
 
     /// Runs the script; a cause if it must be undone.
@@ -241,6 +249,9 @@ impl Session {
         before: Option<Ways>,
     ) -> Result<Option<Cause>, ExecutorError> {
         self.record(Event::Started)?;
+        let network = self.known.1.take();
+        let known = &self.known.0;
+        let keeping = rescue::keep_before(&self.shared, self.change(), known, network, state);
         let modules = broker::direct::modules();
         if self.is_direct() {
             self.record_reach(&Judged::default())?;
@@ -249,6 +260,9 @@ impl Session {
             Ok(ended) => ended,
             Err(cause) => return Ok(Some(cause)),
         };
+        if let Some(keeping) = keeping {
+            keeping.await.ok();
+        }
         let violation = if self.is_direct() {
             // Whoever may set something up may have the kernel load what it needs for it.
             let loaded = broker::direct::modules();

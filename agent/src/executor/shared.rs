@@ -20,6 +20,7 @@ use crate::broker::World;
 use crate::change::{Admission, Event, Moment};
 use crate::clock;
 use crate::report::Outbox;
+use crate::rescue::profile::FILE as RESCUE;
 use crate::rollback::seal::Seal;
 use crate::store::{Store, StoreError};
 use crate::verify::{Circumstances, Policy, Refused, Replay};
@@ -49,6 +50,10 @@ pub(crate) struct Shared {
     pub(crate) watchers: RefCell<Watchers>,
     /// A journal that failed: nothing may be changed until a restart has read it again.
     pub(crate) failed: Cell<bool>,
+    /// The network is being put back to the rescue profile by hand.
+    pub(crate) rescuing: Cell<bool>,
+    /// A change waits for the network after a restart.
+    pub(crate) seeing_out: Cell<bool>,
 }
 
 /// A rehearsal as this device signed it.
@@ -71,7 +76,7 @@ const REHEARSED: &str = "rehearsed";
 
 /// What a power cut left of writes. The journal is locked: nobody else is at these entries; enrollment writes others.
 fn sweep(store: &Store, ledger: &Ledger) -> Result<(), StoreError> {
-    store.sweep(|entry| ["replay", REHEARSED, PAUSED].contains(&entry))?;
+    store.sweep(|entry| ["replay", REHEARSED, PAUSED, RESCUE].contains(&entry))?;
     store.inside("outcomes")?.sweep(|_| true)?;
     let snapshots = store.inside("snapshots")?;
     snapshots.sweep(|_| true)?;
@@ -127,6 +132,8 @@ impl Shared {
             isolation: RefCell::new(Isolation::default()),
             watchers: RefCell::default(),
             failed: Cell::new(false),
+            rescuing: Cell::new(false),
+            seeing_out: Cell::new(false),
             store,
             settings,
         };

@@ -136,6 +136,29 @@ impl Scope {
         self
     }
 
+    /// The kernel's network, with the parameters of these interfaces and of forwarding.
+    pub(crate) fn of_network<'a>(tables: bool, links: impl Iterator<Item = &'a str>) -> Self {
+        let named = ["all", "default"].into_iter().chain(links);
+        let mut sysctls: BTreeSet<Pattern> = named.flat_map(Pattern::of_interface).collect();
+        sysctls.insert(Pattern::forwarding());
+        Self {
+            network: true,
+            tables,
+            sysctls,
+            ..Self::default()
+        }
+    }
+
+    /// What of it is the kernel's network.
+    pub(crate) fn network_alone(&self) -> Self {
+        Self {
+            network: true,
+            tables: self.tables,
+            sysctls: self.sysctls.clone(),
+            ..Self::default()
+        }
+    }
+
     /// These files alone.
     pub(crate) fn of_files(paths: impl Iterator<Item = String>) -> Self {
         Self {

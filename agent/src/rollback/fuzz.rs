@@ -1,9 +1,13 @@
 //! What a disk, a configuration or a program may hand to a rollback.
 
+use std::time::Duration;
+
 use crate::executor::ledger::Entry;
 use crate::fuzz::{in_file, survives};
+use crate::rescue::plan;
+use crate::rescue::profile::Profile;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Network};
 use super::journal::Journal;
 use super::seal::Seal;
 use super::uci::{Edit, File, Held, Key};
@@ -24,8 +28,22 @@ pub fn change_journal(bytes: &[u8]) {
     });
 }
 
-/// Snapshots, opened.
+/// Snapshots, and the rescue profile that holds one, opened.
 pub fn checkpoint(bytes: &[u8]) {
+    if let Ok(profile) = Profile::parse(bytes) {
+        let text = serde_json::to_vec(&profile).unwrap_or_default();
+        assert_eq!(Profile::parse(&text).ok().as_ref(), Some(&profile));
+        let mut later = profile.moment.clone();
+        later.since_boot.0 = later.since_boot.0.saturating_add(Duration::from_secs(60));
+        let state = profile.state_at(&later);
+        assert!(profile.covers(&profile));
+        let same = plan::choose(&state, &state, true);
+        assert!(same.put.is_empty() && same.left.is_empty());
+        let mut bare = state.clone();
+        bare.network = bare.network.map(|_| Network::default());
+        plan::choose(&state, &bare, false);
+        plan::choose(&bare, &state, true);
+    }
     if let Ok(checkpoint) = serde_json::from_slice::<Checkpoint>(bytes) {
         assert!(checkpoint.differences(&checkpoint).is_empty());
         let text = serde_json::to_vec(&checkpoint).unwrap_or_default();

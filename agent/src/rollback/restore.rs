@@ -120,6 +120,32 @@ pub async fn undo_alone(world: &World, inverses: &[Inverse]) -> Vec<Text> {
         .collect()
 }
 
+/// Makes what `choose` picks of the differences what `checkpoint` says, whoever changed it. Gives the state as read back
+/// and what failed, by the difference's subject.
+pub(crate) async fn put_back(
+    world: &World,
+    checkpoint: &Checkpoint,
+    choose: &dyn Fn(&Checkpoint) -> Vec<Difference>,
+) -> (Result<Checkpoint, String>, BTreeMap<String, String>) {
+    let nobodys = Touched::default();
+    let mut failures = BTreeMap::new();
+    let mut now = Err(String::from("not read yet"));
+    for wait in WAITS {
+        tokio::time::sleep(wait).await;
+        now = checkpoint.again(world).await.map_err(|e| e.to_string());
+        let Ok(state) = &now else { continue };
+        let wrong = choose(state);
+        if wrong.is_empty() {
+            return (now, BTreeMap::new());
+        }
+        failures = repair(world, checkpoint, state, &wrong, &nobodys).await;
+    }
+    if now.is_ok() {
+        now = checkpoint.again(world).await.map_err(|e| e.to_string());
+    }
+    (now, failures)
+}
+
 fn conclude(
     checkpoint: &Checkpoint,
     touched: &Touched,

@@ -48,6 +48,7 @@ pub enum SealError {
 }
 
 /// The key.
+#[derive(Clone)]
 pub(crate) struct Seal(Zeroizing<[u8; KEY]>);
 
 impl fmt::Debug for Seal {

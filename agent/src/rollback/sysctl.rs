@@ -103,9 +103,7 @@ impl SysctlKey {
         };
         match self.parts().as_slice() {
             ["net", "ipv4", "ip_forward"] | ["net", "ipv4", "conf", _, "forwarding"] => {
-                let mut moved = vec![Pattern(
-                    ["net", "ipv4", "ip_forward"].map(str::to_owned).to_vec(),
-                )];
+                let mut moved = vec![Pattern::forwarding()];
                 moved.push(everywhere("ipv4", "forwarding"));
                 moved.push(everywhere("ipv4", "accept_redirects"));
                 moved
@@ -176,6 +174,11 @@ impl Pattern {
             }
         }
         patterns
+    }
+
+    /// Whether packets of others pass.
+    pub(crate) fn forwarding() -> Self {
+        Self(["net", "ipv4", "ip_forward"].map(str::to_owned).to_vec())
     }
 
     pub(crate) fn matches(&self, key: &SysctlKey) -> bool {

@@ -60,6 +60,8 @@ pub struct Policy {
     pub refuse_lock_outs: bool,
     /// A repair by uplink needs an effect that this device rehearsed for exactly this script and manifest.
     pub rehearsed_only: bool,
+    /// The last network that was known good is kept, and put back where undoing a change did not bring back what held.
+    pub rescue: bool,
 }
 
 impl Default for Policy {
@@ -102,6 +104,7 @@ impl Default for Policy {
             effect_must_match: false,
             refuse_lock_outs: false,
             rehearsed_only: true,
+            rescue: true,
         }
     }
 }

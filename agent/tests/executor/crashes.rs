@@ -335,13 +335,20 @@ fn rebooted() {
         let boot_id = "/proc/sys/kernel/random/boot_id";
         mount(Some(&other), boot_id, NONE, MsFlags::MS_BIND, NONE).unwrap();
         device.start().await;
+        device.told().await;
         assert_eq!(fs::read_to_string(device.resolv_conf()).unwrap(), BEFORE);
         let forward = fs::read_to_string(FORWARD).unwrap();
         assert_eq!(forward, "1\n", "a real reboot takes it back by itself");
         let told = device.outcomes().await;
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].end, End::RolledBack);
-        assert!(told[0].detail.0.contains("restarted"), "{}", told[0].detail);
+        let detail = &told[0].detail.0;
+        assert!(detail.contains("restarted"), "{detail}");
+        assert!(
+            detail.contains("differ from before: net.ipv4.ip_forward: was '0', is '1'"),
+            "{detail}"
+        );
+        assert_ne!(told[0].state_before, told[0].state_after);
     });
 }
 

@@ -216,6 +216,29 @@ impl Device {
         }
     }
 
+    /// After a restart the network has so long to come up, seconds.
+    pub(crate) fn settles_within(&self, seconds: u64) {
+        fs::write(self.path("settle"), seconds.to_string()).unwrap();
+    }
+
+    /// Waits until no change is open: after a restart its end is told once the network is up.
+    pub(crate) async fn told(&self) {
+        let since = Instant::now();
+        loop {
+            // One that was held back is told when somebody asks.
+            self.ask(ExecutorRequest::Outcomes).await;
+            let status = self.ask(ExecutorRequest::Status).await;
+            if matches!(status, ExecutorAnswer::Status(status) if status.pending.is_none()) {
+                return;
+            }
+            assert!(
+                since.elapsed() < patience() * Duration::from_secs(120),
+                "the end is not told"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What it says; none if it is gone.
     pub(crate) async fn try_ask(&self, request: &ExecutorRequest) -> Option<ExecutorAnswer> {
         let connection = Connection::connect(&self.path("executor.sock")).await;
@@ -487,12 +510,15 @@ pub(crate) async fn refused(connection: &mut Connection) -> Reason {
 }
 
 fn settings(folder: &Path) -> Settings {
+    let settle = fs::read_to_string(folder.join("settle")).unwrap_or_default();
+    let settle = settle.parse().unwrap_or(60);
     Settings {
         state: folder.join("state"),
         sanitizer_key: folder.join("sanitizer.key"),
         policy: folder.join("policy.toml"),
         root: folder.join("root"),
         keeper: keeping(folder),
+        settle: patience() * Duration::from_secs(settle),
         execute: execute::Settings {
             direct_user: Some((SCRIPT_USER, SCRIPT_USER))
                 .filter(|_| !folder.join("no-user").exists()),

@@ -54,7 +54,7 @@ table ip other {
 "#;
 
 /// A namespace for whoever is at the other ends; it lives as long as the file is open.
-fn elsewhere() -> File {
+pub(crate) fn elsewhere() -> File {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         File::open("/proc/thread-self/ns/net").unwrap()

@@ -81,6 +81,7 @@ fn given_up(reboots: bool) {
             boots(4);
         }
         device.start().await;
+        device.told().await;
         let told = device.outcomes().await;
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!(told[0].end, End::RollbackIncomplete);

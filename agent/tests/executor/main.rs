@@ -30,6 +30,7 @@ mod lockouts;
 mod loops;
 mod prefixes;
 mod refusals;
+mod rescue;
 mod rounds;
 mod tunnels;
 mod ubus;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         .chain(foreseen::SOAK.iter().filter(|_| prefixes::is_soak()))
         .chain(loops::ALL)
         .chain(keeper::ALL)
+        .chain(rescue::ALL)
         .chain(rounds::ALL)
         .chain(rounds::LONG.iter().filter(|_| prefixes::is_soak()))
         .chain(prefixes::SOAK.iter().filter(|_| prefixes::is_soak()))

@@ -95,7 +95,7 @@ impl Ground {
         let since = Instant::now();
         device.start().await;
         let mut entries = names(&state);
-        entries.insert("rehearsed".to_owned());
+        entries.extend(["rehearsed", "rescue"].map(str::to_owned));
         Self {
             mounts: mounts(),
             entries,
@@ -282,6 +282,9 @@ impl Ground {
             cut.push(format!("recovery after {word}"));
         }
         self.start().await;
+        if rebooted {
+            self.device.told().await;
+        }
         expected
     }
 
