@@ -1,10 +1,13 @@
 //! Files of the kernel's and of other programs, read with a bound.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, IoSliceMut, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// The first `most` bytes of a regular file. A pipe or device in its place is refused: reading it could wait for ever.
 pub(crate) fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -12,6 +15,31 @@ pub(crate) fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A regular file of at most `most` bytes, if its path and all of it are in the kernel's memory: then reading it waits for
+/// no disk and no server (openat2(2), preadv2(2)); and whether the path itself leads there, without a link at its end.
+/// None says nothing of the file.
+pub(crate) fn at_hand(path: &Path, most: u64) -> Option<(Vec<u8>, bool)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let open = |more| openat2(CWD, path, flags | more, Mode::empty(), ResolveFlags::CACHED);
+    let (file, direct) = match open(OFlags::NOFOLLOW) {
+        Ok(file) => (file, true),
+        Err(Errno::LOOP) => (open(OFlags::empty()).ok()?, false),
+        Err(_) => return None,
+    };
+    let facts = fstat(&file).ok()?;
+    let size = u64::try_from(facts.st_size).ok().filter(|s| *s <= most)?;
+    if !FileType::from_raw_mode(facts.st_mode).is_file() {
+        return None;
+    }
+    let size = usize::try_from(size).ok()?;
+    // One more, in which it would show that it grew.
+    let mut bytes = vec![0; size + 1];
+    let mut place = [IoSliceMut::new(&mut bytes)];
+    let read = preadv2(&file, &mut place, 0, ReadWriteFlags::NOWAIT).ok()?;
+    bytes.truncate(read);
+    (read == size).then_some((bytes, direct))
 }
 
 /// Opens a regular file for reading.
@@ -103,5 +131,25 @@ mod tests {
         assert_eq!(word::<u8>(&path), None);
         assert_eq!(word::<u8>(&root.path().join("none")), None);
         assert_eq!(entries(root.path(), 9), [path]);
+    }
+
+    #[test]
+    fn what_is_at_hand_is_whole_and_a_regular_file_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "nameserver 192.0.2.1\n").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let text = b"nameserver 192.0.2.1\n".to_vec();
+        // A kernel or a file system that can't say so gives nothing.
+        for (name, direct) in [("file", true), ("link", false)] {
+            if let Some(found) = at_hand(&path(name), 100) {
+                assert_eq!(found, (text.clone(), direct), "{name}");
+            }
+        }
+        assert_eq!(at_hand(&path("file"), 20), None, "longer than wanted");
+        assert_eq!(at_hand(&path("pipe"), 100), None);
+        assert_eq!(at_hand(folder.path(), 100), None);
+        assert_eq!(at_hand(&path("absent"), 100), None);
     }
 }

@@ -8,12 +8,23 @@ use std::path::Path;
 use aizen_protocol::private::Name;
 use aizen_protocol::record::Resolvers;
 
-use super::Seen;
+use super::{Seen, file};
 
 /// Reads the file. `alternates` are the resolvers that the operator named in the agent's own configuration.
 pub(crate) fn collect(root: &Path, alternates: &[IpAddr]) -> Seen<Resolvers> {
-    let path = root.join("etc/resolv.conf");
-    let mut seen = match read(&path) {
+    let path = root.join(PATH);
+    let regular = fs::symlink_metadata(&path).is_ok_and(|m| m.file_type().is_file());
+    told(read(&path), regular, alternates)
+}
+
+/// The same without waiting for anything; none if it must be waited for.
+pub(crate) fn at_hand(root: &Path, alternates: &[IpAddr]) -> Option<Seen<Resolvers>> {
+    let (bytes, regular) = file::at_hand(&root.join(PATH), MAX_BYTES)?;
+    Some(told(Ok(bytes), regular, alternates))
+}
+
+fn told(read: io::Result<Vec<u8>>, regular: bool, alternates: &[IpAddr]) -> Seen<Resolvers> {
+    let mut seen = match read {
         Ok(bytes) => parse(&bytes),
         Err(error) => Seen {
             value: Resolvers::default(),
@@ -21,7 +32,7 @@ pub(crate) fn collect(root: &Path, alternates: &[IpAddr]) -> Seen<Resolvers> {
         },
     };
     seen.value.alternates = alternates.iter().copied().take(MAX_SERVERS).collect();
-    seen.value.regular_file = fs::symlink_metadata(&path).is_ok_and(|m| m.file_type().is_file());
+    seen.value.regular_file = regular;
     seen
 }
 
@@ -79,6 +90,7 @@ fn is_name(word: &str) -> bool {
 }
 
 const MAX_BYTES: u64 = 64 << 10;
+const PATH: &str = "etc/resolv.conf";
 /// The C library asks 3; some files name more for other readers.
 const MAX_SERVERS: usize = 8;
 /// glibc's bound before 2.26 was 6; since then it has none.
@@ -123,7 +135,11 @@ mod tests {
         fs::create_dir_all(&etc).unwrap();
         fs::write(etc.join("stub"), "nameserver 127.0.0.53\n").unwrap();
         symlink("stub", etc.join("resolv.conf")).unwrap();
-        let seen = collect(root.path(), &["192.0.2.9".parse().unwrap()]);
+        let alternates = ["192.0.2.9".parse().unwrap()];
+        let seen = collect(root.path(), &alternates);
+        if let Some(same) = at_hand(root.path(), &alternates) {
+            assert_eq!(same.value, seen.value);
+        }
         assert!(!seen.value.regular_file && seen.gaps.is_empty());
         assert_eq!(
             (seen.value.configured.len(), seen.value.alternates.len()),

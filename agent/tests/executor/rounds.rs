@@ -6,6 +6,8 @@
 
 mod life;
 mod plan;
+mod threat;
+mod traces;
 mod world;
 
 use std::collections::BTreeMap;

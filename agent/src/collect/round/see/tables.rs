@@ -135,6 +135,10 @@ async fn see_links(
 }
 
 async fn see_resolvers(settings: &Settings) -> Result<Seen<Resolvers>, CollectError> {
+    // A hand-over to another thread costs more than the file does.
+    if let Some(seen) = resolvers::at_hand(&settings.root, &settings.alternates) {
+        return Ok(seen);
+    }
     let (root, alternates) = (settings.root.clone(), settings.alternates.clone());
     Ok(aside::run("aizen-resolvers", move || {
         resolvers::collect(&root, &alternates)
