@@ -62,17 +62,15 @@ pub struct TableState {
     pub(crate) plain: String,
 }
 
+/// As it is stored. What an earlier version stored beside the text is not believed.
 #[derive(Deserialize)]
 struct Stored {
     text: String,
-    /// As an earlier version stored it.
-    plain: Option<String>,
 }
 
 impl From<Stored> for TableState {
-    fn from(stored: Stored) -> Self {
-        let Stored { text, plain } = stored;
-        let plain = plain.unwrap_or_else(|| self::plain(&text));
+    fn from(Stored { text }: Stored) -> Self {
+        let plain = plain(&text);
         Self { text, plain }
     }
 }
@@ -489,7 +487,7 @@ mod tests {
         assert_eq!(read, state);
         let earlier = r#"{"text":"table ip x {\n}\n","plain":"other"}"#;
         let read: TableState = serde_json::from_str(earlier).unwrap();
-        assert_eq!(read.plain, "other");
+        assert_eq!(read.plain, read.text);
     }
 
     #[test]
