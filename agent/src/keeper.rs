@@ -19,6 +19,7 @@ use aizen_protocol::id::ChangeId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;
+use crate::executor;
 
 mod post;
 mod process;
@@ -82,6 +83,58 @@ struct Order {
     /// As in [`crate::executor::Settings`].
     state: PathBuf,
     sanitizer_key: PathBuf,
+    policy: PathBuf,
     root: PathBuf,
+    name: Option<String>,
     settings: Settings,
+}
+
+impl Order {
+    fn new(settings: &executor::Settings, change: &ChangeId) -> Self {
+        Self {
+            executor: i32::try_from(std::process::id()).unwrap_or_default(),
+            change: change.clone(),
+            state: settings.state.clone(),
+            sanitizer_key: settings.sanitizer_key.clone(),
+            policy: settings.policy.clone(),
+            root: settings.root.clone(),
+            name: settings.name.clone(),
+            settings: settings.keeper,
+        }
+    }
+
+    /// What a recovery looks at, as the executor has it.
+    fn recovery(&self) -> executor::Settings {
+        executor::Settings {
+            state: self.state.clone(),
+            sanitizer_key: self.sanitizer_key.clone(),
+            policy: self.policy.clone(),
+            root: self.root.clone(),
+            name: self.name.clone(),
+            ..executor::Settings::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_in_the_executors_stead_has_its_places_its_policy_and_its_probes() {
+        let own = executor::Settings {
+            state: "/a".into(),
+            sanitizer_key: "/b".into(),
+            policy: "/c".into(),
+            root: "/d".into(),
+            name: Some("e.example".to_owned()),
+            ..executor::Settings::default()
+        };
+        let word = Word::Begin(Order::new(&own, &"chg-1".parse().unwrap()));
+        let sent = serde_json::to_vec(&word).unwrap();
+        let Word::Begin(heard) = serde_json::from_slice(&sent).unwrap() else {
+            panic!("another word");
+        };
+        assert_eq!(heard.recovery(), own);
+    }
 }

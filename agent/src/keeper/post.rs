@@ -48,15 +48,7 @@ impl Keeper {
     /// Begins to start one, on a thread of its own: the program's pages are read while the state before is.
     pub(crate) fn start(settings: &Settings, change: &ChangeId) -> Self {
         let program = settings.execute.helper.clone();
-        let executor = i32::try_from(std::process::id()).unwrap_or_default();
-        let order = Order {
-            executor,
-            change: change.clone(),
-            state: settings.state.clone(),
-            sanitizer_key: settings.sanitizer_key.clone(),
-            root: settings.root.clone(),
-            settings: settings.keeper,
-        };
+        let order = Order::new(settings, change);
         Self::Starting(tokio::task::spawn_blocking(move || {
             Post::new(&program, order)
         }))

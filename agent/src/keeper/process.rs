@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_s
 use super::watch::{Act, Attempt, End, Found, Sight, Watch};
 use super::{Order, WORD, Word};
 use crate::clock::{self, BootTime};
-use crate::executor::{self, ledger};
+use crate::executor::ledger;
 use crate::recover;
 
 /// Who starts a keeper speaks at once.
@@ -131,12 +131,6 @@ fn look(order: &Order) -> Found {
 
 /// As `aizen recover` does.
 fn recover(order: &Order) -> Attempt {
-    let settings = executor::Settings {
-        state: order.state.clone(),
-        sanitizer_key: order.sanitizer_key.clone(),
-        root: order.root.clone(),
-        ..executor::Settings::default()
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(16)
@@ -148,7 +142,7 @@ fn recover(order: &Order) -> Attempt {
             return Attempt::Failed;
         }
     };
-    let bounded = async { tokio::time::timeout(RECOVERY, recover::run(settings)).await };
+    let bounded = async { tokio::time::timeout(RECOVERY, recover::run(order.recovery())).await };
     let recovered = runtime.block_on(bounded);
     // What still hangs in a thread ends with this process.
     runtime.shutdown_background();
